@@ -1,0 +1,152 @@
+"""The `mufun` command. Each subcommand reads its options, calls the library, and prints."""
+
+import json
+import sys
+from enum import Enum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from mufun_jax import commands
+from mufun_jax.errors import UserError
+
+app = typer.Typer(
+    help="MuFun listens to whole songs and answers in text. Start with `mufun demo`.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="markdown",
+)
+
+CheckpointOption = Annotated[
+    Path, typer.Option("--checkpoint", "--model", help="Model folder, as `mufun train` or `mufun demo` writes it.")
+]
+SetOption = Annotated[
+    list[str] | None,
+    typer.Option("--set", help="Change one key of the config, for instance `stages.align1.steps=50`. Repeatable."),
+]
+WorkersOption = Annotated[int, typer.Option(help="Processes that render.", min=1)]
+
+
+class Source(str, Enum):
+    """What `mufun prepare` can prepare."""
+
+    score_corpus = "score-corpus"
+
+
+class DType(str, Enum):
+    """What the model computes in."""
+
+    float32 = "float32"
+    bfloat16 = "bfloat16"
+
+
+def main() -> None:
+    """Runs the command line; a mistake of the user's is one line and exit code 2."""
+    arguments = [argument for argument in sys.argv[1:] if argument != "--debug"]
+    try:
+        app(arguments)
+    except UserError as error:
+        if len(arguments) < len(sys.argv) - 1:
+            raise
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
+
+
+@app.callback()
+def options(debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False) -> None:
+    """MuFun listens to whole songs and answers in text. Start with `mufun demo`."""
+    assert not debug, "main() takes --debug out, wherever it stands"
+
+
+@app.command()
+def demo(
+    workdir: Annotated[Path, typer.Option(help="Everything is written here; a killed demo goes on from here.")] = Path(
+        "runs/demo"
+    ),
+    seed: Annotated[int, typer.Option(help="Of the corpus: which pieces, keys and instruments.", min=0)] = 0,
+    quick: Annotated[bool, typer.Option(help="A tiny corpus and a few steps: checks the thread, hears nothing.")] = False,
+    workers: WorkersOption = 2,
+) -> None:
+    """Render music, train a small MuFun on it in six stages, measure it, and ask it about a song.
+
+    About seven minutes on two cores. It calls what `mufun prepare`, `train`, `evaluate` and `ask` call.
+    """
+    commands.demo(workdir, seed=seed, quick=quick, workers=workers)
+
+
+@app.command()
+def prepare(
+    source: Annotated[Source, typer.Argument(help="`score-corpus`: pieces of the music21 corpus, rendered.")],
+    out: Annotated[Path, typer.Option(help="Folder for the audio and the manifests.")],
+    seed: Annotated[int, typer.Option(help="The same seed gives the same bytes.", min=0)] = 0,
+    workers: WorkersOption = 2,
+) -> None:
+    """Make a labelled data set: audio files, and manifests of questions and answers about them."""
+    from data_pipelines.score_corpus import ScoreCorpusConfig
+
+    assert source is Source.score_corpus
+    print(json.dumps(commands.prepare(out, ScoreCorpusConfig(seed=seed), workers), indent=1))
+
+
+@app.command()
+def train(
+    config: Annotated[Path, typer.Option(help="Python file with `get_config()`, for instance configs/nano.py.")],
+    workdir: Annotated[Path, typer.Option(help="Checkpoints, metrics and the model; a killed run goes on from here.")],
+    set_: SetOption = None,
+) -> None:
+    """Train a curriculum of stages, or go on with one that was stopped. The model is in WORKDIR/checkpoint."""
+    from mufun_jax.config import load_run_config
+
+    commands.train(load_run_config(config, set_ or []), workdir)
+
+
+@app.command()
+def evaluate(
+    benchmark: Annotated[Path, typer.Option(help="Manifest of questions, one an entry, each with its `task`.")],
+    checkpoint: CheckpointOption,
+    out: Annotated[Path | None, typer.Option(help="Write the scores here too, as JSON.")] = None,
+    task: Annotated[list[str] | None, typer.Option(help="Only this task. Repeatable.")] = None,
+) -> None:
+    """Measure a model: accuracy by task with its 95 % interval, beside what guessing without the song gives."""
+    commands.evaluate(benchmark, checkpoint, out, task)
+
+
+@app.command()
+def ask(
+    words: Annotated[list[str], typer.Argument(metavar="SONG... QUESTION", help="Audio files, then the question.")],
+    checkpoint: CheckpointOption = Path("runs/demo/checkpoint"),
+    segment: Annotated[
+        tuple[float, float] | None, typer.Option(help="Hear only this part of each song, START END in seconds.")
+    ] = None,
+    max_new_tokens: Annotated[int, typer.Option(help="Longest answer, in tokens.", min=1)] = 64,
+    temperature: Annotated[float, typer.Option(help="0 is greedy.", min=0.0)] = 0.0,
+    top_p: Annotated[float, typer.Option(help="Sample from the likeliest tokens that add up to this.")] = 1.0,
+    top_k: Annotated[int, typer.Option(help="Sample from this many likeliest tokens; 0: all.", min=0)] = 0,
+    seed: Annotated[int, typer.Option(help="Of the sampling.", min=0)] = 0,
+    dtype: Annotated[DType, typer.Option(help="What the model computes in.")] = DType.float32,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the answer with what was heard.")] = False,
+) -> None:
+    """Ask a question about one song or several.
+
+        mufun ask song.mp3 "What key is it in?"
+
+        mufun ask one.wav two.flac "<audio> <audio> Which of the two is faster?"
+    """
+    commands.ask(
+        words[:-1],
+        words[-1],
+        checkpoint,
+        segment=segment,
+        max_new_tokens=max_new_tokens,
+        temperature=temperature,
+        top_p=top_p,
+        top_k=top_k,
+        seed=seed,
+        dtype=dtype.value,
+        as_json=as_json,
+    )
+
+
+if __name__ == "__main__":
+    main()

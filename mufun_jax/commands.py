@@ -1,0 +1,144 @@
+"""What the subcommands do: the library behind progress bars, its results printed. `demo` is all of them in a row."""
+
+import json
+import sys
+from collections.abc import Sequence
+from importlib.resources import files
+from itertools import accumulate
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console
+
+from mufun_jax.progress import progress_bar
+
+if TYPE_CHECKING:  # the library is imported by the commands that need it: `mufun --help` need not wait for JAX
+    from data_pipelines.score_corpus import ScoreCorpusConfig
+    from mufun_jax.config import RunConfig
+    from mufun_jax.evaluate.run import TaskScore
+
+_output = Console(highlight=False)
+
+
+def prepare(out: Path, config: "ScoreCorpusConfig", workers: int) -> dict[str, Any]:
+    """Renders the score corpus; returns its report."""
+    from data_pipelines.score_corpus import render_score_corpus
+
+    with progress_bar("Rendering music") as advance:
+        return render_score_corpus(out, config, workers=workers, progress=advance)
+
+
+def train(run: "RunConfig", workdir: Path) -> Path:
+    """Trains the curriculum, printing a line a stage; returns the model folder."""
+    from mufun_jax.sharding.mesh import simulate_devices
+    from mufun_jax.train.curriculum import StageSummary, train_curriculum
+
+    simulate_devices(run.mesh)
+    steps = [run.stages[name].steps for name in run.curriculum]
+    before = dict(zip(run.curriculum, accumulate(steps, initial=0), strict=False))
+
+    def on_stage(stage: StageSummary) -> None:
+        _output.print(
+            f"{stage.name:<15} {stage.steps:>5} steps   loss {stage.loss_start:6.3f} -> {stage.loss_end:6.3f}   "
+            f"{stage.trainable:>11,} trainable parameters   {stage.seconds:6.1f} s",
+            soft_wrap=True,
+        )
+
+    with progress_bar("Training") as advance:
+        advance(0, sum(steps), "compiling")
+        folder = train_curriculum(
+            run,
+            workdir,
+            on_step=lambda stage, step, of, metrics: advance(
+                before[stage] + step, sum(steps), f"{stage} {step}/{of}, loss {metrics['loss']:.3f}"
+            ),
+            on_stage=on_stage,
+        )
+    _output.print(f"The model is in {folder}", soft_wrap=True)
+    return folder
+
+
+def evaluate(
+    benchmark: Path, checkpoint: Path, out: Path | None = None, tasks: list[str] | None = None
+) -> dict[str, "TaskScore"]:
+    """Scores a model on a manifest, prints the table, and writes the scores as JSON."""
+    from mufun_jax.evaluate.report import score_table, write_scores
+    from mufun_jax.evaluate.run import evaluate
+    from mufun_jax.evaluate.tasks import load_items
+    from mufun_jax.generate.chat import MuFun
+
+    items = load_items(benchmark, tasks)
+    model = MuFun.from_pretrained(checkpoint)
+    with progress_bar("Evaluating") as advance:
+        scores = evaluate(model, items, progress=advance)
+    _output.print(score_table(scores))
+    if out is not None:
+        write_scores(out, scores)
+        _output.print(f"The scores are in {out}", soft_wrap=True)
+    return scores
+
+
+def ask(
+    songs: Sequence[str],
+    question: str,
+    checkpoint: Path,
+    *,
+    segment: tuple[float, float] | None = None,
+    max_new_tokens: int = 64,
+    temperature: float = 0.0,
+    top_p: float = 1.0,
+    top_k: int = 0,
+    seed: int = 0,
+    dtype: str = "float32",
+    as_json: bool = False,
+) -> None:
+    """Asks about songs; prints the answer, and on standard error what of a song was not heard."""
+    from mufun_jax.generate.chat import MuFun, make_question
+    from mufun_jax.generate.sample import Sampling
+
+    prompt = make_question(question, list(songs), [segment] * len(songs))
+    messages = Console(stderr=True, highlight=False, markup=False)
+    with messages.status("Loading the model"):
+        model = MuFun.from_pretrained(checkpoint, dtype)
+    with messages.status("Listening (the first question of its length is compiled)"):
+        sampling = Sampling(temperature, top_p, top_k)
+        answer = model.answer([prompt], max_new_tokens=max_new_tokens, sampling=sampling, seed=seed)[0]
+    for heard in answer.heard:
+        for warning in heard.warnings:
+            print(f"warning: {heard.file}: {warning}", file=sys.stderr)
+        if heard.seconds_dropped:
+            print(
+                f"note: {heard.file}: {heard.seconds_used:g} s were heard, from {heard.start:g} s on; "
+                f"the {heard.seconds_dropped:g} s after that were not",
+                file=sys.stderr,
+            )
+    print(json.dumps(answer.to_json()) if as_json else answer.text)
+
+
+def demo(workdir: Path, *, seed: int, quick: bool, workers: int) -> None:
+    """Prepares, trains, evaluates and asks, by the functions above."""
+    from data_pipelines.score_corpus import ScoreCorpusConfig
+    from mufun_jax.config import load_run_config
+
+    corpus = workdir / "corpus"
+    size = dict(_QUICK_CORPUS) if quick else {}
+    _output.rule("1. Music from scores")
+    report = prepare(corpus, ScoreCorpusConfig(seed=seed, **size), workers)
+    _output.print(f"{corpus}: {report['hours']}", soft_wrap=True)
+
+    _output.rule("2. Six stages of training")
+    config = Path(str(files("configs") / "nano.py"))
+    run = load_run_config(config, [f"data={corpus}"])
+    if quick:
+        run = load_run_config(config, [f"data={corpus}", *(f"stages.{name}.steps=2" for name in run.curriculum)])
+    checkpoint = train(run, workdir)
+
+    _output.rule("3. What it heard in pieces it was never trained on")
+    evaluate(corpus / "heldout.json", checkpoint, workdir / "scores.json")
+
+    _output.rule("4. Two questions about a song")
+    song = sorted((corpus / "audio" / "songs").glob("*.flac"))[0]
+    for question in ("Which instrument is this?", "What key is this in?"):
+        _output.print(f'$ mufun ask {song} "{question}" --checkpoint {checkpoint}', soft_wrap=True)
+        ask([str(song)], question, checkpoint)
+    _output.print("\nAsk your own:", f'  mufun ask SONG "question" --checkpoint {checkpoint}', sep="\n", soft_wrap=True)

@@ -1,0 +1,302 @@
+"""The typed configuration of a run: what is trained, on what, with which sizes. Every option is declared once.
+
+A config file is Python with a function `get_config()` that returns an `ml_collections.ConfigDict`; `load_run_config`
+reads it, applies `--set a.b=v`, and answers a misspelt key or a value out of range with one line that names it.
+"""
+
+import ast
+import importlib.util
+from collections.abc import Mapping, Sequence
+from dataclasses import fields
+from pathlib import Path
+from typing import Annotated, Any, Literal, TypeVar, get_args, get_origin, get_type_hints
+
+import ml_collections
+from pydantic import (
+    ConfigDict,
+    Field,
+    NonNegativeFloat,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
+    TypeAdapter,
+    ValidationError,
+)
+from pydantic.dataclasses import dataclass
+
+from mufun_jax.errors import ConfigError, nearest
+
+Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
+Training = Literal["full", "frozen"]
+Config = TypeVar("Config")
+_STRICT = ConfigDict(extra="forbid")
+
+SAMPLE_RATE = 16_000
+HOP_SAMPLES = 160  # of the log-mel spectrogram: 100 frames a second
+CONVOLUTION_STRIDE = 2  # of the encoder's second convolution: 50 frames a second
+
+
+@dataclass(frozen=True, config=_STRICT)
+class EncoderConfig:
+    """A Whisper encoder whose residual stream is tapped at several depths."""
+
+    mel_bins: PositiveInt
+    width: PositiveInt
+    layers: PositiveInt
+    heads: PositiveInt
+    mlp_width: PositiveInt
+    taps: tuple[NonNegativeInt, ...]  # 0 = convolutions + positions; `layers` = after the final layer norm
+    window_samples: PositiveInt = 30 * SAMPLE_RATE
+    pool: PositiveInt = 5  # frames averaged into one audio token: 10 tokens a second
+
+    def __post_init__(self) -> None:
+        if self.width % self.heads:
+            raise ValueError(f"width {self.width} does not divide into {self.heads} heads")
+        if list(self.taps) != sorted(set(self.taps)) or not self.taps or self.taps[-1] != self.layers:
+            raise ValueError(f"taps {self.taps} must rise and end at the last layer, {self.layers}")
+        if self.window_samples % (HOP_SAMPLES * CONVOLUTION_STRIDE * self.pool):
+            raise ValueError(f"window_samples {self.window_samples} is no whole number of audio tokens")
+
+    @property
+    def frames(self) -> int:
+        """Frames of a window after the convolutions: 50 a second."""
+        return self.window_samples // (HOP_SAMPLES * CONVOLUTION_STRIDE)
+
+    @property
+    def tokens_per_window(self) -> int:
+        """Audio tokens that a window becomes: 10 a second."""
+        return self.frames // self.pool
+
+    @property
+    def window_seconds(self) -> float:
+        return self.window_samples / SAMPLE_RATE
+
+
+@dataclass(frozen=True, config=_STRICT)
+class DecoderConfig:
+    """A Qwen3 decoder."""
+
+    vocab_size: PositiveInt
+    width: PositiveInt
+    layers: PositiveInt
+    heads: PositiveInt
+    kv_heads: PositiveInt
+    head_size: PositiveInt
+    mlp_width: PositiveInt
+    tied_embeddings: bool
+    rope_theta: PositiveFloat = 1_000_000.0
+    norm_epsilon: PositiveFloat = 1e-6
+
+    def __post_init__(self) -> None:
+        if self.heads % self.kv_heads:
+            raise ValueError(f"{self.heads} heads do not share {self.kv_heads} key/value heads evenly")
+
+
+@dataclass(frozen=True, config=_STRICT)
+class ModelConfig:
+    """Encoder, connector and decoder, and the longest audio the model is trained to hear."""
+
+    encoder: EncoderConfig
+    connector_width: PositiveInt  # hidden width of the two-layer connector
+    decoder: DecoderConfig
+    max_windows: PositiveInt = 13  # 390 s of 30 s windows
+
+    @property
+    def max_seconds(self) -> float:
+        return self.max_windows * self.encoder.window_seconds
+
+
+@dataclass(frozen=True, config=_STRICT)
+class MeshConfig:
+    """How many devices along each mesh axis. `simulated_devices` splits a CPU into that many."""
+
+    data: PositiveInt = 1
+    fsdp: PositiveInt = 1
+    tensor: PositiveInt = 1
+    context: PositiveInt = 1
+    simulated_devices: NonNegativeInt = 0
+
+    @property
+    def shape(self) -> tuple[int, int, int, int]:
+        return (self.data, self.fsdp, self.tensor, self.context)
+
+
+@dataclass(frozen=True, config=_STRICT)
+class StageConfig:
+    """One stage of the curriculum."""
+
+    mixture: dict[str, PositiveFloat]  # manifest in the run's data folder, without suffix -> weight by examples
+    steps: PositiveInt
+    rows: PositiveInt  # rows of the global batch
+    positions: PositiveInt  # L, of a row
+    windows: PositiveInt  # W, of a row
+    targets: PositiveInt  # T, of a row
+    longest_audio: PositiveFloat  # seconds of each file that are used
+    learning_rate: PositiveFloat = 2e-5
+    warmup_fraction: Fraction = 0.03  # of the steps, linear; then cosine to zero
+    template: Literal["train", "warmup"] = "train"
+    encoder: Training = "full"
+    connector: Training = "full"
+    decoder: Training = "full"
+
+    @property
+    def trained_parts(self) -> tuple[str, ...]:
+        parts = {"encoder": self.encoder, "connector": self.connector, "decoder": self.decoder}
+        return tuple(part for part, training in parts.items() if training == "full")
+
+    def __post_init__(self) -> None:
+        if not self.trained_parts:
+            raise ValueError("encoder, connector and decoder are all frozen: nothing would train")
+
+
+@dataclass(frozen=True, config=_STRICT)
+class OptimizerConfig:
+    """AdamW, clipped by global norm."""
+
+    b1: Fraction = 0.9
+    b2: Fraction = 0.999
+    epsilon: PositiveFloat = 1e-8
+    weight_decay: NonNegativeFloat = 0.0
+    clip_norm: PositiveFloat = 1.0
+
+
+@dataclass(frozen=True, config=_STRICT)
+class CheckpointConfig:
+    """How often the whole state of training is saved, and how many saves are kept."""
+
+    every_steps: PositiveInt = 500
+    keep: PositiveInt = 2
+
+
+@dataclass(frozen=True, config=_STRICT)
+class RunConfig:
+    """A whole curriculum: model, data, mesh and the stages in order."""
+
+    model: ModelConfig
+    tokenizer: str  # "nano", or a folder with a Hugging Face tokenizer
+    data: str  # folder of the manifests
+    stages: dict[str, StageConfig]
+    curriculum: tuple[str, ...]  # names of the stages that are run, in order; a ConfigDict itself has none
+    mesh: MeshConfig = MeshConfig()
+    optimizer: OptimizerConfig = OptimizerConfig()
+    checkpoint: CheckpointConfig = CheckpointConfig()
+    compute_dtype: Literal["float32", "bfloat16"] = "bfloat16"
+    rematerialize: bool = True  # recompute each layer in the backward pass: less memory, a third more work
+    seed: NonNegativeInt = 0
+
+    def __post_init__(self) -> None:
+        if not self.curriculum:
+            raise ValueError("the curriculum is empty: nothing would train")
+        for name in self.curriculum:
+            if name not in self.stages:
+                raise ValueError(f"curriculum: no stage {name!r}{nearest(name, list(self.stages))}")
+        for name, stage in self.stages.items():
+            if stage.rows % (self.mesh.data * self.mesh.fsdp):
+                raise ValueError(
+                    f"stages.{name}.rows {stage.rows} does not divide over "
+                    f"mesh.data x mesh.fsdp = {self.mesh.data * self.mesh.fsdp}"
+                )
+            if stage.windows * self.model.encoder.tokens_per_window > stage.positions:
+                raise ValueError(
+                    f"stages.{name}.windows {stage.windows} x {self.model.encoder.tokens_per_window} tokens "
+                    f"does not fit into stages.{name}.positions {stage.positions}"
+                )
+            if not stage.mixture:
+                raise ValueError(f"stages.{name}.mixture is empty: name a manifest and its weight")
+
+
+def load_run_config(path: str | Path, settings: Sequence[str] = ()) -> RunConfig:
+    """Reads a config file and applies `--set` settings, each `a.b=v` (v as Python writes it, or a plain word).
+
+    Raises:
+        ConfigError: no such file, no `get_config` in it, an unknown key, or a value out of range.
+    """
+    config = _execute_config_file(Path(path)).to_dict()
+    for setting in settings:
+        _apply_setting(config, setting)
+    return validate(RunConfig, config, str(path))
+
+
+def validate(kind: type[Config], values: Mapping[str, Any], where: str) -> Config:
+    """Builds a configuration dataclass from plain values.
+
+    Raises:
+        ConfigError: with `where`, the key, what is wrong with it, and for a misspelt key the nearest one.
+    """
+    try:
+        return TypeAdapter(kind).validate_python(dict(values))
+    except ValidationError as error:
+        first = error.errors()[0]
+        key = ".".join(str(part) for part in first["loc"]) or kind.__name__
+        if first["type"] == "unexpected_keyword_argument":
+            fields = _field_names(kind, first["loc"][:-1])
+            message = f"unknown key {key!r}{nearest(str(first['loc'][-1]), fields)}; known: {', '.join(fields)}"
+        elif first["type"] == "missing":
+            message = f"the key {key!r} is missing"
+        else:
+            message = f"{key}: {first['msg'].removeprefix('Value error, ')}"
+            if not isinstance(first["input"], dict):
+                message += f" (got {first['input']!r})"
+        raise ConfigError(f"{where}: {message}") from None
+
+
+def to_json(config: Any) -> dict[str, Any]:
+    """A configuration as plain JSON values, as checkpoints store it."""
+    return TypeAdapter(type(config)).dump_python(config, mode="json")
+
+
+def difference(one: Any, other: Any) -> str | None:
+    """The first key in which two configurations differ, as `a.b: 1 is not 2`, or None."""
+    flat_one, flat_other = _flatten(to_json(one)), _flatten(to_json(other))
+    for key in [*flat_one, *(key for key in flat_other if key not in flat_one)]:
+        if flat_one.get(key) != flat_other.get(key):
+            return f"{key}: {flat_one.get(key)} is not {flat_other.get(key)}"
+    return None
+
+
+def _execute_config_file(path: Path) -> ml_collections.ConfigDict:
+    if not path.is_file():
+        siblings = [str(other) for other in path.parent.glob("*.py")] if path.parent.is_dir() else []
+        raise ConfigError(f"{path}: no such config file{nearest(str(path), siblings)}")
+    spec = importlib.util.spec_from_file_location(f"config_{path.stem}", path)
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    if not hasattr(module, "get_config"):
+        raise ConfigError(f"{path}: has no function get_config()")
+    return module.get_config()
+
+
+def _apply_setting(config: dict[str, Any], setting: str) -> None:
+    """Applies one `a.b=v` in place. Only keys of mappings that exist; the value is a Python literal or a word."""
+    key, separator, text = setting.partition("=")
+    if not separator:
+        raise ConfigError(f"--set {setting}: write it as key=value, for instance seed=1")
+    *path, last = key.split(".")
+    node = config
+    for part in path:
+        if not isinstance(node.get(part), dict):
+            raise ConfigError(f"--set {key}: unknown key {part!r}{nearest(part, list(node))}")
+        node = node[part]
+    try:
+        node[last] = ast.literal_eval(text)
+    except (ValueError, SyntaxError):
+        node[last] = text
+
+
+def _field_names(kind: type, path: tuple[int | str, ...]) -> list[str]:
+    """The fields of the dataclass that a validation error's path leads to."""
+    for part in path:
+        hints = get_type_hints(kind)
+        if part in hints:
+            kind = hints[str(part)]
+            if get_origin(kind) is dict:
+                kind = get_args(kind)[1]
+    return [field.name for field in fields(kind)]
+
+
+def _flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat = {}
+    for key, value in values.items():
+        flat.update(_flatten(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value})
+    return flat

@@ -1,0 +1,254 @@
+"""`MuFun`: load a model, ask it about songs."""
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh
+from jaxtyping import Float
+
+from mufun_jax.audio.waveform import load_waveform
+from mufun_jax.audio.windows import split_windows
+from mufun_jax.errors import UserError
+from mufun_jax.generate.decode import Prompts, generate, next_token_logits
+from mufun_jax.generate.sample import Sampling
+from mufun_jax.model.mufun import MuFunModel
+from mufun_jax.sharding.mesh import inference_mesh
+from mufun_jax.text.conversation import AUDIO_PLACEHOLDER, Turn, render
+from mufun_jax.text.splice import Spliced, splice
+from mufun_jax.text.tokenizer import Tokenizer
+from mufun_jax.train.model_folder import load_model
+from mufun_jax.train.state import Params
+
+Segment = tuple[float, float] | Sequence[float] | None
+_LENGTH_BUCKET = 64  # prompts are padded to a multiple of this, so that few lengths are compiled
+
+
+@dataclass(frozen=True)
+class Heard:
+    """What the model heard of one file, in seconds of that file."""
+
+    file: str
+    file_seconds: float
+    start: float
+    seconds_used: float
+    seconds_dropped: float  # of what was asked for: beyond the model's context, or a tail of half a second or less
+    windows: int
+    warnings: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Question:
+    """One prompt, the user's turn, with a file for each `<audio>` in it."""
+
+    prompt: str
+    audio_files: tuple[Path, ...] = ()
+    segments: tuple[Segment, ...] = ()
+
+
+@dataclass(frozen=True)
+class Answer:
+    """Text, whether the model ended it by itself (or the token limit did), and what was heard."""
+
+    text: str
+    finished: bool
+    heard: tuple[Heard, ...]
+
+    def to_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+@dataclass(frozen=True)
+class PreparedQuestion:
+    """A question as arrays."""
+
+    spliced: Spliced
+    windows: Float[np.ndarray, "W S"]
+    heard: tuple[Heard, ...]
+
+
+class MuFun:
+    """A model that listens to songs and answers in text.
+
+        model = MuFun.from_pretrained("runs/demo/checkpoint")
+        model.chat("<audio>\\nWhat is the key?", "song.mp3")
+    """
+
+    def __init__(self, model: MuFunModel, params: Params, tokenizer: Tokenizer, mesh: Mesh):
+        self.model = model
+        self.params = params
+        self.tokenizer = tokenizer
+        self.mesh = mesh
+        self.config = model.config
+
+    @staticmethod
+    def from_pretrained(
+        path: str | Path, dtype: Literal["float32", "bfloat16"] = "float32", mesh: Mesh | None = None
+    ) -> "MuFun":
+        """Loads a model folder straight into its shardings on `mesh` (by default all accelerators, split by fsdp).
+
+        Raises CheckpointError where there is no model, or a damaged one.
+        """
+        mesh = mesh if mesh is not None else inference_mesh()
+        loaded = load_model(Path(path), mesh, dtype)
+        return MuFun(MuFunModel(loaded.config, jnp.dtype(dtype).type), loaded.params, loaded.tokenizer, mesh)
+
+    def chat(
+        self,
+        prompt: str,
+        audio_files: str | Path | Sequence[str | Path] | None = None,
+        segs: Segment | Sequence[Segment] = None,
+        *,
+        max_new_tokens: int = 64,
+        temperature: float = 0.0,
+        top_p: float = 1.0,
+        top_k: int = 0,
+        seed: int = 0,
+    ) -> str:
+        """The answer to a prompt about audio files, one for each `<audio>` in it, in order.
+
+        A prompt without `<audio>` and with one file gets `<audio>\\n` in front. `segs` is the part of the file in
+        seconds, [start, end], or a list with one entry (or None) a file.
+        """
+        question = make_question(prompt, audio_files, segs)
+        sampling = Sampling(temperature, top_p, top_k)
+        return self.answer([question], max_new_tokens=max_new_tokens, sampling=sampling, seed=seed)[0].text
+
+    def answer(
+        self,
+        questions: Sequence[Question],
+        *,
+        max_new_tokens: int = 64,
+        sampling: Sampling = Sampling(),  # noqa: B008  immutable
+        seed: int = 0,
+    ) -> list[Answer]:
+        """Answers a batch of questions, of different lengths; each gets what it would get alone."""
+        prepared = [self.prepare(question) for question in questions]
+        prompts = self._batch(prepared)
+        with jax.set_mesh(self.mesh):
+            tokens, lengths = generate(
+                self.model,
+                self.params,
+                prompts,
+                jnp.int32(self.tokenizer.end_of_turn),
+                jax.random.key(seed),
+                max_new_tokens=max_new_tokens,
+                sampling=sampling,
+            )
+        tokens, lengths = np.asarray(tokens), np.asarray(lengths)
+        return [
+            Answer(self.tokenizer.decode(row[:length]).strip(), bool(length < max_new_tokens), one.heard)
+            for row, length, one in zip(tokens, lengths, prepared, strict=False)
+        ]
+
+    def logits(
+        self,
+        prompt: str,
+        audio_files: str | Path | Sequence[str | Path] | None = None,
+        segs: Segment | Sequence[Segment] = None,
+    ) -> Float[np.ndarray, " V"]:
+        """Next-token logits after the prompt, float32 [vocabulary]."""
+        prompts = self._batch([self.prepare(make_question(prompt, audio_files, segs))])
+        with jax.set_mesh(self.mesh):
+            return np.asarray(next_token_logits(self.model, self.params, prompts))[0]
+
+    def prepare(self, question: Question) -> PreparedQuestion:
+        """Reads the files of a question and splices them into its prompt.
+
+        Raises:
+            AudioError: a file cannot be read. UserError: `<audio>` and files differ in number.
+        """
+        pieces = self.tokenizer.encode_pieces(render([Turn(question.prompt)]))
+        if len(pieces) - 1 != len(question.audio_files):
+            raise UserError(
+                f"the prompt has {len(pieces) - 1} {AUDIO_PLACEHOLDER} but {len(question.audio_files)} audio files "
+                f"were given; write {AUDIO_PLACEHOLDER} once for each file"
+            )
+        windows, heard = [], []
+        room = self.config.max_windows // max(1, len(question.audio_files))
+        for path, segment in zip(question.audio_files, question.segments, strict=True):
+            file_windows, file_heard = self._listen(path, segment, room)
+            windows.append(file_windows)
+            heard.append(file_heard)
+        encoder = self.config.encoder
+        spliced = splice(pieces, [len(file) for file in windows], encoder.tokens_per_window)
+        empty = np.zeros((0, encoder.window_samples), np.float32)
+        return PreparedQuestion(spliced, np.concatenate([empty, *windows]), tuple(heard))
+
+    def _listen(self, path: Path, segment: Segment, room: int) -> tuple[Float[np.ndarray, "W S"], Heard]:
+        """The first windows of a file (or of its segment), as many as the model has room for."""
+        encoder = self.config.encoder
+        part = None if segment is None else (float(segment[0]), float(segment[1]))
+        longest = room * encoder.window_seconds
+        waveform = load_waveform(path, segment=part, longest=longest)
+        windows = split_windows(waveform.samples, encoder.window_samples)[:room]
+        start, end = part if part is not None else (0.0, waveform.file_seconds)
+        asked = min(end, waveform.file_seconds) - start
+        used = min(asked, len(windows) * encoder.window_seconds)
+        heard = Heard(
+            file=str(path),
+            file_seconds=round(waveform.file_seconds, 3),
+            start=start,
+            seconds_used=round(used, 3),
+            seconds_dropped=round(asked - used, 3),
+            windows=len(windows),
+            warnings=waveform.warnings,
+        )
+        return windows, heard
+
+    def _batch(self, prepared: Sequence[PreparedQuestion]) -> Prompts:
+        """Pads questions to one length (in buckets) and one number of windows."""
+        rows = len(prepared)
+        longest = max(len(one.spliced.tokens) for one in prepared)
+        length = -(-longest // _LENGTH_BUCKET) * _LENGTH_BUCKET
+        windows = window_bucket(max(len(one.windows) for one in prepared))
+        tokens = np.full((rows, length), self.tokenizer.padding, np.int32)
+        audio_slot = np.full((rows, length), -1, np.int32)
+        samples = np.zeros((rows, windows, self.config.encoder.window_samples), np.float32)
+        lengths = np.zeros(rows, np.int32)
+        for row, one in enumerate(prepared):
+            lengths[row] = len(one.spliced.tokens)
+            tokens[row, : lengths[row]] = one.spliced.tokens
+            audio_slot[row, : lengths[row]] = one.spliced.audio_slot
+            samples[row, : len(one.windows)] = one.windows
+        return Prompts(tokens, audio_slot, lengths, samples)
+
+
+def window_bucket(windows: int) -> int:
+    """The power of two (or 0) that a number of windows is padded to, so that few numbers are compiled."""
+    return 1 << (windows - 1).bit_length() if windows else 0
+
+
+def make_question(
+    prompt: str,
+    audio_files: str | Path | Sequence[str | Path] | None = None,
+    segs: Segment | Sequence[Segment] = None,
+) -> Question:
+    """A question from the forms that `chat` takes. Raises UserError for an empty prompt or an odd segment."""
+    if not prompt.strip():
+        raise UserError("the question is empty; ask something, for instance 'What key is it in?'")
+    if audio_files is None:
+        files: tuple[Path, ...] = ()
+    elif isinstance(audio_files, str | Path):
+        files = (Path(audio_files),)
+    else:
+        files = tuple(Path(file) for file in audio_files)
+    if AUDIO_PLACEHOLDER not in prompt and len(files) == 1:
+        prompt = f"{AUDIO_PLACEHOLDER}\n{prompt}"
+    return Question(prompt, files, _segments(segs, len(files)))
+
+
+def _segments(segs: Any, files: int) -> tuple[Segment, ...]:
+    """One segment (or None) a file, from [start, end], a list of those, or None."""
+    if segs is None:
+        return (None,) * files
+    values = list(segs)
+    if len(values) == 2 and all(isinstance(value, int | float) for value in values):
+        values = [values]
+    if len(values) != files or any(value is not None and len(value) != 2 for value in values):
+        raise UserError(f"segs {segs!r}: give [start, end] in seconds, or one such pair (or None) for each of {files} files")
+    return tuple(values)

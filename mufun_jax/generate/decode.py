@@ -1,0 +1,89 @@
+"""Prefill and cached decoding of a batch of prompts, under jit."""
+
+from functools import partial
+
+import flax.struct
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Int, Num
+
+from mufun_jax.generate.sample import Sampling, sample
+from mufun_jax.model.kv_cache import KVCache
+from mufun_jax.model.mufun import MuFunModel
+from mufun_jax.train.state import Params
+
+
+@flax.struct.dataclass
+class Prompts:
+    """A batch of spliced prompts, padded at the end to one length."""
+
+    tokens: Int[Array, "R L"]
+    audio_slot: Int[Array, "R L"]
+    lengths: Int[Array, " R"]
+    samples: Num[Array, "R W S"]
+
+
+@partial(jax.jit, static_argnames=("model", "max_new_tokens", "sampling"))
+def generate(
+    model: MuFunModel,
+    params: Params,
+    prompts: Prompts,
+    end_of_turn: Int[Array, ""],
+    key: jax.Array,
+    *,
+    max_new_tokens: int,
+    sampling: Sampling,
+) -> tuple[Int[Array, "R new"], Int[Array, " R"]]:
+    """Answers of a batch: [R, max_new_tokens] tokens and the number of them before the end of the turn.
+
+    Rows stop at `end_of_turn`; the loop ends when all have. A row's tokens are those it would get alone.
+    """
+    rows, length = prompts.tokens.shape
+    variables = {"params": params}
+    cache = KVCache.empty(model.config.decoder, rows, length + max_new_tokens, model.dtype)
+    logits, cache = model.apply(
+        variables,
+        prompts.tokens,
+        prompts.audio_slot,
+        prompts.samples,
+        prompts.lengths - 1,
+        cache,
+        method=MuFunModel.prefill,
+    )
+    answer = jnp.full((rows, max_new_tokens), end_of_turn, jnp.int32)
+
+    def unfinished(carry) -> Bool[Array, ""]:
+        step, _, _, _, done = carry
+        return (step < max_new_tokens) & ~done.all()
+
+    def one_token(carry):
+        step, logits, cache, answer, done = carry
+        token = sample(logits, sampling, jax.random.fold_in(key, step))
+        token = jnp.where(done, end_of_turn, token)
+        answer = answer.at[:, step].set(token)
+        logits, cache = model.apply(
+            variables, token, prompts.lengths + step, cache, method=MuFunModel.decode_step
+        )
+        return step + 1, logits, cache, answer, done | (token == end_of_turn)
+
+    start = (jnp.zeros((), jnp.int32), logits, cache, answer, jnp.zeros(rows, bool))
+    *_, answer, _ = jax.lax.while_loop(unfinished, one_token, start)
+    ended = answer == end_of_turn
+    return answer, jnp.where(ended.any(1), ended.argmax(1), max_new_tokens)
+
+
+@partial(jax.jit, static_argnames=("model",))
+def next_token_logits(model: MuFunModel, params: Params, prompts: Prompts) -> Num[Array, "R V"]:
+    """Logits after each prompt, float32."""
+    rows, length = prompts.tokens.shape
+    cache = KVCache.empty(model.config.decoder, rows, length, model.dtype)
+    logits, _ = model.apply(
+        {"params": params},
+        prompts.tokens,
+        prompts.audio_slot,
+        prompts.samples,
+        prompts.lengths - 1,
+        cache,
+        method=MuFunModel.prefill,
+    )
+    return logits

@@ -1,0 +1,82 @@
+"""The layers that encoder, connector and decoder are made of: projections, norms and rotary positions.
+
+Parameters are float32 by default and carry logical axis names; `dtype` is what the matrix products run in.
+Norms are computed in float32.
+"""
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Int
+
+from mufun_jax import axes
+
+DType = jnp.dtype | type
+WHISPER_NORM_EPSILON = 1e-5  # of every layer norm in Whisper
+
+class Projection(nn.Module):
+    """A linear map over the last `contracted` axes of its input to `features`.
+
+    `kernel_axes` names the kernel's axes, those that are summed over first. Weights start with variance 1 / fan-in.
+    """
+
+    features: tuple[int, ...]
+    kernel_axes: tuple[str, ...]
+    dtype: DType
+    contracted: int = 1
+    bias: bool = False
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "..."]) -> Float[Array, "..."]:
+        n = self.contracted
+        init = nn.initializers.variance_scaling(
+            1.0, "fan_in", "normal", in_axis=tuple(range(n)), out_axis=tuple(range(n, len(self.kernel_axes)))
+        )
+        shape = (*x.shape[-n:], *self.features)
+        kernel = self.param("kernel", nn.with_logical_partitioning(init, self.kernel_axes), shape)
+        y = jnp.tensordot(x.astype(self.dtype), kernel.astype(self.dtype), axes=n)
+        if self.bias:
+            zeros = nn.with_logical_partitioning(nn.initializers.zeros, self.kernel_axes[n:])
+            y = y + self.param("bias", zeros, self.features).astype(self.dtype)
+        return y
+
+
+def layer_norm(*, dtype: DType, name: str) -> nn.LayerNorm:
+    """Whisper's layer norm: scale and bias, statistics in float32 from centred values."""
+    return nn.LayerNorm(
+        epsilon=WHISPER_NORM_EPSILON,
+        dtype=dtype,
+        use_fast_variance=False,
+        scale_init=nn.with_logical_partitioning(nn.initializers.ones, (axes.NORM,)),
+        bias_init=nn.with_logical_partitioning(nn.initializers.zeros, (axes.NORM,)),
+        name=name,
+    )
+
+
+class RMSNorm(nn.Module):
+    """x / sqrt(mean(x^2) + epsilon) in float32, back to `dtype`, times a scale (Qwen3's order)."""
+
+    epsilon: float
+    dtype: DType
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "*B D"]) -> Float[Array, "*B D"]:
+        scale = self.param(
+            "scale", nn.with_logical_partitioning(nn.initializers.ones, (axes.NORM,)), (x.shape[-1],)
+        )
+        x32 = x.astype(jnp.float32)
+        normed = x32 * jax.lax.rsqrt(jnp.mean(jnp.square(x32), axis=-1, keepdims=True) + self.epsilon)
+        return normed.astype(self.dtype) * scale.astype(self.dtype)
+
+
+def rotate(x: Float[Array, "B L N H"], positions: Int[Array, "B L"], theta: float) -> Float[Array, "B L N H"]:
+    """Rotary position embedding: halves (x1, x2) of each head turn by position x theta^(-2i/H).
+
+    Angles and rotation are float32. Su et al. 2021, arXiv 2104.09864, in the half-split layout of Llama and Qwen.
+    """
+    half = x.shape[-1] // 2
+    frequencies = theta ** (-jnp.arange(half, dtype=jnp.float32) / half)
+    angles = positions[:, :, None, None].astype(jnp.float32) * frequencies
+    cos, sin = jnp.cos(angles), jnp.sin(angles)
+    x1, x2 = jnp.split(x.astype(jnp.float32), 2, axis=-1)
+    return jnp.concatenate([x1 * cos - x2 * sin, x2 * cos + x1 * sin], axis=-1).astype(x.dtype)

@@ -1,0 +1,42 @@
+"""The device mesh: axes data, fsdp, tensor and context."""
+
+import os
+
+import jax
+from jax.sharding import AxisType, Mesh
+
+from mufun_jax.axes import MESH_AXES
+from mufun_jax.config import MeshConfig
+from mufun_jax.errors import ConfigError
+
+
+_THREADS_PER_DEVICE = 4  # a device may wait in several collectives at once, each on a thread
+
+
+def simulate_devices(config: MeshConfig) -> None:
+    """Splits the CPU into `config.simulated_devices`. Must come before anything else touches a device."""
+    if config.simulated_devices:
+        # With as many threads as cores, two devices that wait in different collectives wait for ever.
+        threads = max(os.cpu_count() or 1, _THREADS_PER_DEVICE * config.simulated_devices)
+        os.environ["PJRT_NPROC"] = str(threads)
+        jax.config.update("jax_platforms", "cpu")
+        jax.config.update("jax_num_cpu_devices", config.simulated_devices)
+
+
+def make_mesh(config: MeshConfig) -> Mesh:
+    """A mesh of all devices. Raises ConfigError, with both numbers, where the config is for another number."""
+    wanted, present = config.data * config.fsdp * config.tensor * config.context, jax.device_count()
+    if wanted != present:
+        sizes = " x ".join(f"{axis} {size}" for axis, size in zip(MESH_AXES, config.shape, strict=True))
+        raise ConfigError(
+            f"mesh: {sizes} = {wanted} devices, but {present} are here; "
+            f"for instance --set mesh.fsdp={max(1, present // (wanted // config.fsdp))}"
+        )
+    return jax.make_mesh(config.shape, MESH_AXES, axis_types=(AxisType.Auto,) * len(MESH_AXES))
+
+
+def inference_mesh() -> Mesh:
+    """All accelerators, parameters split over them; of a CPU, one device, simulated ones included."""
+    devices = jax.devices() if jax.default_backend() != "cpu" else jax.devices()[:1]
+    shape = (1, len(devices), 1, 1)
+    return jax.make_mesh(shape, MESH_AXES, axis_types=(AxisType.Auto,) * len(MESH_AXES), devices=devices)

@@ -1,0 +1,94 @@
+"""Tokenizers: Qwen3's, read from a folder, and the nano model's own small byte-level BPE."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from tokenizers import Tokenizer as FastTokenizer
+from tokenizers import decoders, models, pre_tokenizers, trainers
+from transformers import PreTrainedTokenizerFast, Qwen2Tokenizer
+
+from mufun_jax.errors import CheckpointError
+from mufun_jax.text.conversation import AUDIO_PLACEHOLDER, END_OF_TURN, Rendered
+
+PADDING = "<|endoftext|>"
+SPECIAL_TOKENS = (PADDING, "<|im_start|>", END_OF_TURN)  # Qwen's order
+NANO_TOKENIZER = Path(__file__).parent / "nano_tokenizer"
+
+
+@dataclass(frozen=True)
+class TextPiece:
+    """Ids of the text between two audio placeholders, and which of them are targets."""
+
+    ids: tuple[int, ...]
+    is_target: tuple[bool, ...]
+
+
+class Tokenizer:
+    """Text to ids and back, through a `transformers` tokenizer."""
+
+    def __init__(self, tokenizer: PreTrainedTokenizerFast):
+        self._tokenizer = tokenizer
+        self.end_of_turn = self._id_of(END_OF_TURN)
+        self.padding = self._id_of(PADDING)
+        self.size = len(tokenizer)
+
+    def encode_pieces(self, rendered: Rendered) -> list[TextPiece]:
+        """Tokenises piece by piece, split at `<audio>` only: n placeholders give n + 1 pieces.
+
+        A token is a target if it begins inside a target span; no token crosses the border of a span.
+        """
+        pieces, start = [], 0
+        for text in rendered.text.split(AUDIO_PLACEHOLDER):
+            encoding = self._tokenizer(text, return_offsets_mapping=True, add_special_tokens=False)
+            is_target = []
+            for begin, end in encoding["offset_mapping"]:
+                spans = [span for span in rendered.target_spans if span[0] < start + end and start + begin < span[1]]
+                is_target.append(bool(spans))
+                assert all(span[0] <= start + begin for span in spans), "a token crosses into an answer"
+            pieces.append(TextPiece(tuple(encoding["input_ids"]), tuple(is_target)))
+            start += len(text) + len(AUDIO_PLACEHOLDER)
+        return pieces
+
+    def decode(self, ids: Iterable[int]) -> str:
+        """Text of ids, special tokens left out."""
+        return self._tokenizer.decode(list(ids), skip_special_tokens=True)
+
+    def save(self, folder: Path) -> None:
+        self._tokenizer.save_pretrained(folder)
+
+    def _id_of(self, token: str) -> int:
+        found = self._tokenizer.get_vocab().get(token)
+        if found is None:
+            raise CheckpointError(f"the tokenizer in {self._tokenizer.name_or_path} has no token {token}")
+        return found
+
+
+def load_tokenizer(source: str | Path) -> Tokenizer:
+    """The tokenizer in a folder (`tokenizer.json`, or Qwen's `vocab.json` + `merges.txt`), or "nano".
+
+    Nothing but these files is read, and no code of the folder is run.
+    """
+    folder = NANO_TOKENIZER if source == "nano" else Path(source)
+    if (folder / "tokenizer.json").is_file():
+        return Tokenizer(PreTrainedTokenizerFast(tokenizer_file=str(folder / "tokenizer.json")))
+    if (folder / "vocab.json").is_file() and (folder / "merges.txt").is_file():
+        return Tokenizer(Qwen2Tokenizer.from_pretrained(folder))
+    raise CheckpointError(f"{folder}: no tokenizer.json here, nor vocab.json with merges.txt; or write 'nano'")
+
+
+def train_tokenizer(texts: Iterable[str], vocab_size: int) -> FastTokenizer:
+    """A byte-level BPE over `texts`, split as GPT-2 splits, that ends a word at a digit as Qwen's does."""
+    tokenizer = FastTokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
+        [pre_tokenizers.Digits(individual_digits=True), pre_tokenizers.ByteLevel(add_prefix_space=False)]
+    )
+    tokenizer.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=vocab_size,
+        special_tokens=list(SPECIAL_TOKENS),
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator(texts, trainer)
+    return tokenizer

@@ -1,0 +1,169 @@
+"""The curriculum: stage after stage, each from the parameters of the one before, resumable anywhere."""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from jax.sharding import Mesh
+
+from data_pipelines.loader import load_batches
+from mufun_jax.config import RunConfig, StageConfig
+from mufun_jax.errors import ConfigError
+from mufun_jax.sharding.mesh import make_mesh
+from mufun_jax.sharding.rules import sharding_context
+from mufun_jax.text.tokenizer import Tokenizer, load_tokenizer
+from mufun_jax.train.checkpoint import Checkpoints, Position
+from mufun_jax.train.loop import NotFiniteError, StepMetrics, train_steps
+from mufun_jax.train.metrics import MetricsLog, read_metrics
+from mufun_jax.train.model_folder import save_model
+from mufun_jax.train.optimizer import learning_rate_schedule, make_optimizer
+from mufun_jax.train.state import Params, TrainState, count_params, init_params, split_params, start_stage
+from mufun_jax.train.step import TrainStep, compile_train_step, make_train_step
+
+_SUMMARY_FRACTION = 0.05  # of a stage's steps, at either end, that its start and end losses are means of
+OnStep = Callable[[str, int, int, StepMetrics], None]
+
+
+@dataclass(frozen=True)
+class StageSummary:
+    """What one stage did. Losses are means over the first and last 5 % of its steps, in nats a target token."""
+
+    name: str
+    steps: int
+    loss_start: float
+    loss_end: float
+    trainable: int
+    seconds: float
+
+
+def train_curriculum(
+    run: RunConfig,
+    workdir: Path,
+    *,
+    on_step: OnStep = lambda stage, step, steps, metrics: None,
+    on_stage: Callable[[StageSummary], None] = lambda summary: None,
+) -> Path:
+    """Trains all stages of `run` in `workdir`, going on from its newest checkpoint if there is one.
+
+    `on_step` is called with (stage, step, steps of the stage, metrics), `on_stage` after each stage.
+    Returns the model folder, `workdir/checkpoint`.
+    """
+    mesh = make_mesh(run.mesh)
+    tokenizer = load_tokenizer(run.tokenizer)
+    if tokenizer.size > run.model.decoder.vocab_size:
+        raise ConfigError(
+            f"the tokenizer has {tokenizer.size} tokens, model.decoder.vocab_size is {run.model.decoder.vocab_size}"
+        )
+    workdir.mkdir(parents=True, exist_ok=True)
+    checkpoints = Checkpoints(workdir, run.checkpoint)
+    position = checkpoints.latest(run)
+    log = MetricsLog(workdir / "metrics.jsonl", position.global_step if position else 0)
+    curriculum = Curriculum(run, mesh, tokenizer, checkpoints, log, on_step)
+    params = None
+    try:
+        for name in remaining_stages(run, position):
+            params = curriculum.run_stage(name, params, position)
+            position = None
+            on_stage(summarize(run, workdir, name, params))
+    finally:
+        checkpoints.close()
+        log.close()
+    assert params is not None
+    save_model(workdir / "checkpoint", run.model, params, tokenizer)
+    return workdir / "checkpoint"
+
+
+def remaining_stages(run: RunConfig, position: Position | None) -> list[str]:
+    """The stages from the one that a checkpoint was taken in, or all. A finished one is still opened, for its end."""
+    return list(run.curriculum[run.curriculum.index(position.stage) :] if position else run.curriculum)
+
+
+@dataclass
+class Curriculum:
+    """What all stages of a run share."""
+
+    run: RunConfig
+    mesh: Mesh
+    tokenizer: Tokenizer
+    checkpoints: Checkpoints
+    log: MetricsLog
+    on_step: OnStep
+    train_steps: dict[tuple[str, ...], TrainStep] = field(default_factory=dict)
+
+    def run_stage(self, name: str, params: Params | None, position: Position | None) -> Params:
+        """One stage: from `params`, or from the checkpoint at `position`, which lies in it."""
+        run, stage = self.run, self.run.stages[name]
+        number = run.curriculum.index(name)
+        steps_before = sum(run.stages[earlier].steps for earlier in run.curriculum[:number])
+        batches = self._batches(stage, number)
+        if params is None:
+            params = init_params(run.model, self.mesh, run.seed)
+        state = start_stage(params, make_optimizer(run.optimizer), stage.trained_parts, self.mesh)
+        if position is not None:
+            state = self.checkpoints.restore(position, state, batches)
+        with sharding_context(self.mesh):
+            train_step = self._train_step(stage, state)
+
+            def save_due(step: int) -> bool:
+                return step == stage.steps or (steps_before + step) % run.checkpoint.every_steps == 0
+
+            def save(step: int, state: TrainState) -> None:
+                self.checkpoints.save(run, Position(name, step, steps_before + step), state, batches)
+
+            started = time.perf_counter()
+
+            def on_step(step: int, metrics: StepMetrics) -> None:
+                nonlocal started
+                seconds, started = time.perf_counter() - started, time.perf_counter()
+                place = {"stage": name, "step": step, "global_step": steps_before + step}
+                self.log.write({**place, "seconds": seconds, **metrics})
+                self.on_step(name, step, stage.steps, metrics)
+
+            first = position.step if position else 0
+            try:
+                state = train_steps(
+                    state,
+                    train_step,
+                    batches,
+                    self.mesh,
+                    first=first,
+                    steps=stage.steps,
+                    learning_rate=learning_rate_schedule(stage),
+                    on_step=on_step,
+                    save_due=save_due,
+                    save=save,
+                )
+            except NotFiniteError as error:
+                raise NotFiniteError(f"stage {name}, {error}") from None
+        return state.params
+
+    def _train_step(self, stage: StageConfig, state: TrainState) -> TrainStep:
+        """The compiled step: one for all stages in which the same parts train."""
+        parts = stage.trained_parts
+        if parts not in self.train_steps:
+            self.train_steps[parts] = compile_train_step(make_train_step(self.run, parts), state, self.mesh)
+        return self.train_steps[parts]
+
+    def _batches(self, stage: StageConfig, number: int) -> Any:
+        seed = int(np.random.SeedSequence([self.run.seed, number]).generate_state(1)[0])
+        process, processes = jax.process_index(), jax.process_count()
+        return load_batches(self.run, stage, self.tokenizer, seed, process, processes)
+
+
+def summarize(run: RunConfig, workdir: Path, name: str, params: Params) -> StageSummary:
+    """A stage's summary, from its lines of the metrics file."""
+    lines = [line for line in read_metrics(workdir / "metrics.jsonl") if line["stage"] == name]
+    losses = [line["loss"] for line in lines]
+    edge = max(1, round(len(losses) * _SUMMARY_FRACTION))
+    return StageSummary(
+        name=name,
+        steps=len(lines),
+        loss_start=float(np.mean(losses[:edge])),
+        loss_end=float(np.mean(losses[-edge:])),
+        trainable=count_params(split_params(params, run.stages[name].trained_parts)[0]),
+        seconds=sum(line["seconds"] for line in lines),
+    )
