@@ -14,7 +14,7 @@ from mufun_jax.model.presets import preset
 
 
 def get_config() -> ConfigDict:
-    short = dict(rows=8, positions=512, windows=6, targets=64, longest_audio=12.0, warmup_fraction=0.03)
+    short = dict(rows=12, positions=384, windows=4, targets=64, longest_audio=12.0, warmup_fraction=0.03)
     whole = dict(rows=2, positions=768, windows=14, targets=64, longest_audio=39.0, warmup_fraction=0.03)
     everything = dict(encoder="full", connector="full", decoder="full")
     return ConfigDict(

@@ -187,7 +187,7 @@ def synthesise(clip: Clip, soundfont: str) -> np.ndarray:
     synth.program_select(_BASS, font, 0, _BASS_PROGRAM)
     events = []
     for stroke in clip.strokes:
-        # Off (0) sorts before on (1): a note that ends where the same pitch begins must not silence it.
+        # Off (0) sorts before on (1): a key is let go before it is struck again.
         events.append((round(stroke.start * SYNTH_RATE), 1, stroke))
         events.append((round(stroke.stop * SYNTH_RATE), 0, stroke))
     position, parts = 0, []

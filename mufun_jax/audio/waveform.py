@@ -215,6 +215,22 @@ def _blocks(file: BinaryIO, first: int, last: int) -> Iterator[np.ndarray]:
         yield block
 
 
+def _blocks_from(file: BinaryIO, first: int, last: int) -> Iterator[np.ndarray]:
+    """`_blocks`, also where the decoder cannot seek (in a FLAC cut short, say): it then drops what is before."""
+    position = first
+    for block in _blocks(file, first, last):
+        position += len(block)
+        yield block
+    if position > first or first == 0:
+        return
+    position = 0
+    for block in _blocks(file, 0, last):
+        wanted = block[max(0, first - position) :]
+        position += len(block)
+        if len(wanted):
+            yield wanted
+
+
 def _counted(file: BinaryIO, name: str, rate: int) -> int:
     """The number of frames of a file whose header does not tell: decode and forget."""
     frames = 0
@@ -272,7 +288,7 @@ def _mixed_down(
     resampler = soxr.ResampleStream(rate, SAMPLE_RATE, 1, dtype="float32", quality="HQ")
     parts: list[np.ndarray] = []
     position = first
-    for block in _blocks(file, first, last):
+    for block in _blocks_from(file, first, last):
         _check_samples(block, name, position, rate)
         mono = block.mean(axis=1)
         mix.channel_power += float(np.square(block, dtype=np.float64).sum()) / block.shape[1]

@@ -12,8 +12,8 @@ from jax.sharding import Mesh
 from jaxtyping import Float
 
 from mufun_jax.audio.waveform import load_waveform
-from mufun_jax.audio.windows import split_windows
-from mufun_jax.errors import UserError
+from mufun_jax.audio.windows import seconds_heard, split_windows
+from mufun_jax.errors import AudioError, UserError
 from mufun_jax.generate.decode import Prompts, generate, next_token_logits
 from mufun_jax.generate.sample import Sampling
 from mufun_jax.model.mufun import MuFunModel
@@ -25,6 +25,7 @@ from mufun_jax.train.model_folder import load_model
 from mufun_jax.train.state import Params
 
 Segment = tuple[float, float] | Sequence[float] | None
+MAX_SECONDS = 3600.0  # of one file or segment; longer ones are refused rather than heard in small part
 _LENGTH_BUCKET = 64  # prompts are padded to a multiple of this, so that few lengths are compiled
 
 
@@ -183,18 +184,22 @@ class MuFun:
         """The first windows of a file (or of its segment), as many as the model has room for."""
         encoder = self.config.encoder
         part = None if segment is None else (float(segment[0]), float(segment[1]))
-        longest = room * encoder.window_seconds
-        waveform = load_waveform(path, segment=part, longest=longest)
-        windows = split_windows(waveform.samples, encoder.window_samples)[:room]
+        waveform = load_waveform(path, segment=part, longest=room * encoder.window_seconds)
         start, end = part if part is not None else (0.0, waveform.file_seconds)
         asked = min(end, waveform.file_seconds) - start
-        used = min(asked, len(windows) * encoder.window_seconds)
+        if asked > MAX_SECONDS:
+            raise AudioError(
+                f"{path}: too long, {asked:.1f} s where at most {MAX_SECONDS:g} s are taken; choose a part of it "
+                f"(on the command line --segment START END)"
+            )
+        windows = split_windows(waveform.samples, encoder.window_samples)[:room]
+        hearing = seconds_heard(asked, encoder.window_samples, room)
         heard = Heard(
             file=str(path),
             file_seconds=round(waveform.file_seconds, 3),
             start=start,
-            seconds_used=round(used, 3),
-            seconds_dropped=round(asked - used, 3),
+            seconds_used=round(hearing.used_seconds, 3),
+            seconds_dropped=round(hearing.dropped_seconds, 3),
             windows=len(windows),
             warnings=waveform.warnings,
         )

@@ -5,6 +5,7 @@ from functools import partial
 import flax.struct
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Bool, Int, Num
 
 from mufun_jax.generate.sample import Sampling, sample
@@ -12,15 +13,17 @@ from mufun_jax.model.kv_cache import KVCache
 from mufun_jax.model.mufun import MuFunModel
 from mufun_jax.train.state import Params
 
+HostOrDevice = np.ndarray | Array
+
 
 @flax.struct.dataclass
 class Prompts:
     """A batch of spliced prompts, padded at the end to one length."""
 
-    tokens: Int[Array, "R L"]
-    audio_slot: Int[Array, "R L"]
-    lengths: Int[Array, " R"]
-    samples: Num[Array, "R W S"]
+    tokens: Int[HostOrDevice, "R L"]
+    audio_slot: Int[HostOrDevice, "R L"]
+    lengths: Int[HostOrDevice, " R"]
+    samples: Num[HostOrDevice, "R W S"]
 
 
 @partial(jax.jit, static_argnames=("model", "max_new_tokens", "sampling"))

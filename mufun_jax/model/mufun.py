@@ -40,7 +40,7 @@ class MuFunModel(nn.Module):
         at_targets = jnp.take_along_axis(hidden, jnp.maximum(batch.target_index, 0)[:, :, None], axis=1)
         return self.decoder.logits(at_targets)
 
-    def encode_audio(self, samples: Num[Array, "R W S"]) -> Float[Array, "R W*A D"]:
+    def encode_audio(self, samples: Num[Array, "R W S"]) -> Float[Array, "R slots D"]:
         """Windows of 16 kHz samples to audio tokens, 10 a second. All rows' windows are one encoder batch."""
         rows, windows, length = samples.shape
         folded = samples.reshape(rows * windows, length)

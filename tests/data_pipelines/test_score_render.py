@@ -57,6 +57,25 @@ def test_note_sounds_at_its_pitch(soundfont: str, instrument: str) -> None:
         assert max(heard[pitch - 1], heard[pitch + 1]) < 0.05
 
 
+def test_every_instrument_is_the_soundfont_s_of_that_name(soundfont: str) -> None:
+    from tinysoundfont import Synth
+
+    synth = Synth()
+    font = synth.sfload(soundfont)
+    for word, program in INSTRUMENTS.items():
+        assert word in str(synth.sfpreset_name(font, 0, program)).lower()
+
+
+def test_melody_and_bass_have_their_own_sounds(soundfont: str) -> None:
+    def sound(program: int, channel: int) -> np.ndarray:
+        return synthesise(Clip("x", program, 1.0, 0.5, (Stroke(0.0, 0.6, 48, 90, channel),)), soundfont)
+
+    assert not np.array_equal(sound(INSTRUMENTS["piano"], 0), sound(INSTRUMENTS["flute"], 0))
+    bass = sound(INSTRUMENTS["piano"], 1)
+    np.testing.assert_array_equal(bass, sound(INSTRUMENTS["flute"], 1))
+    np.testing.assert_array_equal(bass, sound(32, 0))
+
+
 def test_note_lengths_and_level(soundfont: str) -> None:
     rng = random.Random(0)
     clips = [play_note("x", INSTRUMENTS["flute"], 72, rng) for _ in range(200)]
@@ -74,6 +93,7 @@ def test_note_lengths_and_level(soundfont: str) -> None:
 def test_sound_does_not_depend_on_what_was_rendered_before(soundfont: str) -> None:
     rng = random.Random(0)
     clips = [play_note("x", program, pitch, rng) for program in INSTRUMENTS.values() for pitch in (60, 79)]
+    clips.append(play_note("x", 96, 60, rng))  # a synthesiser sound that rings on longer than the pause
     clips.append(play_bars("x", 40, Passage(waltz(), 0, 4, 0, 125, True), rng))
     forwards = [synthesise(clip, soundfont) for clip in clips]
     backwards = [synthesise(clip, soundfont) for clip in reversed(clips)][::-1]

@@ -1,0 +1,42 @@
+# make demo    render music, train, evaluate, ask: ten minutes on two cores, install included
+# make test    everything that proves it works: fifteen minutes
+# make setup   the virtual environment in .venv; does nothing when nothing changed
+
+PYTHON ?= python3
+BIN := .venv/bin
+PIP := $(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt
+
+.PHONY: setup setup-test demo lint test test-slow clean
+
+setup: .venv/setup.stamp
+setup-test: .venv/setup-test.stamp
+
+.venv/setup.stamp: pyproject.toml constraints.txt
+	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	@echo "Installing (a minute or two)"
+	$(PIP) --no-deps tinysoundfont
+	$(PIP) --editable '.[score]'
+	@touch $@
+
+# torch first and by itself: with it there, nothing else brings a larger build of it.
+.venv/setup-test.stamp: .venv/setup.stamp
+	$(PIP) torch
+	$(PIP) --editable '.[score,test]'
+	@touch $@
+
+demo: setup
+	$(BIN)/mufun demo
+
+lint: setup-test
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/pyright
+
+test: setup-test
+	$(BIN)/pytest -m "not slow"
+
+test-slow: setup-test
+	$(BIN)/pytest -m slow
+
+clean:
+	rm -rf .venv runs build *.egg-info

@@ -1,0 +1,50 @@
+"""The full model, Whisper-large-v3 and Qwen3-8B, through the six stages: for a pod of 256 chips.
+
+    mufun train --config configs/mufun_8b.py --workdir WORKDIR --set data=FOLDER --set tokenizer=FOLDER
+
+Stages, batch sizes, learning rate, warmup and lengths are those of the original's example scripts (arXiv 2508.01178
+gives what trains, not its figures): global batch 384 at 768 positions and 144 at 4,096, AdamW (0.9, 0.999, 1e-8),
+2e-5 after 3 % of linear warmup, then a cosine, no weight decay, clipping at 1.0, bfloat16 compute. Here one row is
+one packed row, not one example. `steps` depend on the data: set them with --set stages.NAME.steps=N.
+
+Each manifest is a JSON list in the original's format, in the folder `data`. The mesh splits parameters over 128 chips
+and runs two such groups side by side; configs/nano.py is the same file with small numbers.
+"""
+
+from ml_collections import ConfigDict
+
+from mufun_jax.config import to_json
+from mufun_jax.model.presets import preset
+
+
+def get_config() -> ConfigDict:
+    short = dict(rows=512, positions=768, windows=2, targets=512, longest_audio=60.0)
+    whole = dict(rows=256, positions=4096, windows=13, targets=1024, longest_audio=390.0)
+    return ConfigDict(
+        dict(
+            model=to_json(preset("mufun_8b")),
+            tokenizer="tokenizer",
+            data="data",
+            compute_dtype="bfloat16",
+            rematerialize=True,
+            mesh=dict(data=2, fsdp=128),
+            optimizer=dict(b1=0.9, b2=0.999, epsilon=1e-8, weight_decay=0.0, clip_norm=1.0),
+            checkpoint=dict(every_steps=500, keep=2),
+            curriculum=("warmup", "align1", "align2", "context_extend", "finetune_short", "finetune_long"),
+            stages=dict(
+                warmup=dict(
+                    **short,
+                    mixture={"transcription": 1.0},
+                    template="warmup",
+                    encoder="frozen",
+                    decoder="frozen",
+                    steps=2000,
+                ),
+                align1=dict(**short, mixture={"lyrics": 1.0, "genre": 1.0, "tags": 1.0}, steps=4000),
+                align2=dict(**short, mixture={"concepts": 1.0, "tasks": 1.0}, steps=4000),
+                context_extend=dict(**whole, mixture={"whole_songs": 1.0}, steps=2000),
+                finetune_short=dict(**short, mixture={"all_tasks_short": 1.0}, steps=2000),
+                finetune_long=dict(**whole, mixture={"all_tasks_long": 1.0}, steps=2000),
+            ),
+        )
+    )

@@ -1,0 +1,209 @@
+"""MuFun in PyTorch, put together from `transformers` and `torch.nn`, and the map of its parameters to ours."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+import torch
+from flax.linen import meta
+from transformers import Qwen3Config, Qwen3ForCausalLM, WhisperConfig, WhisperFeatureExtractor
+from transformers.models.whisper.modeling_whisper import WhisperEncoder
+
+from mufun_jax.config import SAMPLE_RATE, DecoderConfig, EncoderConfig, ModelConfig
+from mufun_jax.train.state import Params, abstract_params
+
+
+class ReferenceModel(torch.nn.Module):
+    """Encoder, connector and decoder with random weights, biases and norms included."""
+
+    def __init__(self, config: ModelConfig, seed: int = 0):
+        super().__init__()
+        self.config = config
+        self.encoder = WhisperEncoder(whisper_config(config.encoder))
+        self.connector = torch.nn.ModuleDict(
+            {
+                "linear1": torch.nn.Linear(len(config.encoder.taps) * config.encoder.width, config.connector_width),
+                "linear2": torch.nn.Linear(config.connector_width, config.decoder.width),
+            }
+        )
+        self.decoder = Qwen3ForCausalLM(qwen3_config(config.decoder))
+        self.eval()
+        generator = torch.Generator().manual_seed(seed)
+        with torch.no_grad():
+            for name, parameter in self.named_parameters():
+                parameter.requires_grad_(True)  # the encoder's position table has none in transformers
+                noise = torch.randn(parameter.shape, generator=generator)
+                parameter.copy_(_scaled(name, noise))
+
+    def taps(self, log_mel: torch.Tensor) -> list[torch.Tensor]:
+        """The tapped hidden states, [windows, frames, width] each, of features [windows, mel_bins, mel frames]."""
+        states = self.encoder(log_mel, output_hidden_states=True).hidden_states
+        assert len(states) == self.config.encoder.layers + 1
+        return [states[tap] for tap in self.config.encoder.taps]
+
+    def features(self, log_mel: torch.Tensor) -> torch.Tensor:
+        """Taps side by side, averaged over frames: [windows, tokens, taps x width]."""
+        features = torch.cat(self.taps(log_mel), dim=-1)
+        return torch.nn.functional.avg_pool1d(features.mT, self.config.encoder.pool).mT
+
+    def connect(self, features: torch.Tensor) -> torch.Tensor:
+        hidden = self.connector["linear1"](features)
+        return self.connector["linear2"](torch.nn.functional.gelu(hidden, approximate="none"))
+
+    def embeddings(self, pieces: Sequence[Sequence[int]], files: Sequence[np.ndarray]) -> torch.Tensor:
+        """Text pieces with the windows of one file (int16) between each two of them: [positions, width]."""
+        parts = []
+        for number, ids in enumerate(pieces):
+            parts.append(self.decoder.get_input_embeddings()(torch.tensor(ids, dtype=torch.long)))
+            if number < len(files):
+                log_mel = whisper_features(files[number], self.config.encoder.mel_bins)
+                parts.append(self.connect(self.features(log_mel.to(parts[0].dtype))).flatten(0, 1))
+        return torch.cat(parts)
+
+    def logits(self, pieces: Sequence[Sequence[int]], files: Sequence[np.ndarray]) -> torch.Tensor:
+        """Next-token logits at every position of one example: [positions, vocabulary]."""
+        return self.decoder(inputs_embeds=self.embeddings(pieces, files)[None]).logits[0]
+
+
+def whisper_config(config: EncoderConfig) -> WhisperConfig:
+    return WhisperConfig(
+        num_mel_bins=config.mel_bins,
+        d_model=config.width,
+        encoder_layers=config.layers,
+        encoder_attention_heads=config.heads,
+        encoder_ffn_dim=config.mlp_width,
+        max_source_positions=config.frames,
+    )
+
+
+def qwen3_config(config: DecoderConfig) -> Qwen3Config:
+    return Qwen3Config(
+        vocab_size=config.vocab_size,
+        hidden_size=config.width,
+        num_hidden_layers=config.layers,
+        num_attention_heads=config.heads,
+        num_key_value_heads=config.kv_heads,
+        head_dim=config.head_size,
+        intermediate_size=config.mlp_width,
+        tie_word_embeddings=config.tied_embeddings,
+        rope_parameters={"rope_type": "default", "rope_theta": config.rope_theta},
+        rms_norm_eps=config.norm_epsilon,
+    )
+
+
+def whisper_features(windows: np.ndarray, mel_bins: int) -> torch.Tensor:
+    """`WhisperFeatureExtractor` on int16 windows: [windows, mel_bins, frames].
+
+    Its numpy path, which is float64: its PyTorch path is float32 and off by up to 4e-4 (tests/parity/test_log_mel.py).
+    """
+    extractor = WhisperFeatureExtractor(feature_size=mel_bins, chunk_length=windows.shape[1] // SAMPLE_RATE)
+    by_numpy: Any = extractor._np_extract_fbank_features(windows / 32768, "cpu")
+    return torch.tensor(by_numpy, dtype=torch.float32)
+
+
+def params_of(reference: ReferenceModel) -> Params:
+    """Our parameter tree with the reference's values."""
+    values = {name: value.detach().float().numpy() for name, value in reference.named_parameters()}
+    return to_tree(values, reference.config)
+
+
+def gradients_of(reference: ReferenceModel) -> Params:
+    """Our tree of gradients, after a backward pass of the reference. Every parameter has one."""
+    gradients = {}
+    for name, value in reference.named_parameters():
+        assert value.grad is not None, name
+        gradients[name] = value.grad.numpy()
+    return to_tree(gradients, reference.config)
+
+
+def to_tree(tensors: Mapping[str, np.ndarray], config: ModelConfig) -> Params:
+    """Puts PyTorch's tensors where ours are. Every tensor is used once and every leaf filled, in its shape."""
+    left = dict(tensors)
+
+    def linear(name: str, ends: tuple[tuple[int, ...], tuple[int, ...]] | None = None) -> dict[str, np.ndarray]:
+        """[out, in] transposed, with `ends` (in, out) where ours has heads apart. With a bias where there is one."""
+        weight = left.pop(f"{name}.weight").T
+        into, out = ends or ((weight.shape[0],), (weight.shape[1],))
+        tree = {"kernel": weight.reshape(*into, *out)}
+        if f"{name}.bias" in left:
+            tree["bias"] = left.pop(f"{name}.bias").reshape(out)
+        return tree
+
+    def norm(name: str) -> dict[str, np.ndarray]:
+        tree = {"scale": left.pop(f"{name}.weight")}
+        return tree | ({"bias": left.pop(f"{name}.bias")} if f"{name}.bias" in left else {})
+
+    def convolution(name: str) -> dict[str, np.ndarray]:
+        return {"kernel": left.pop(f"{name}.weight").transpose(2, 1, 0), "bias": left.pop(f"{name}.bias")}
+
+    def encoder_layer(number: int) -> Params:
+        layer = f"encoder.layers.{number}"
+        width, heads = (config.encoder.width,), (config.encoder.heads, config.encoder.width // config.encoder.heads)
+        return {
+            "attention_norm": norm(f"{layer}.self_attn_layer_norm"),
+            "query": linear(f"{layer}.self_attn.q_proj", (width, heads)),
+            "key": linear(f"{layer}.self_attn.k_proj", (width, heads)),
+            "value": linear(f"{layer}.self_attn.v_proj", (width, heads)),
+            "out": linear(f"{layer}.self_attn.out_proj", (heads, width)),
+            "mlp_norm": norm(f"{layer}.final_layer_norm"),
+            "up": linear(f"{layer}.fc1"),
+            "down": linear(f"{layer}.fc2"),
+        }
+
+    def decoder_layer(number: int) -> Params:
+        layer = f"decoder.model.layers.{number}"
+        size = config.decoder.head_size
+        width, queries, keys = (config.decoder.width,), (config.decoder.heads, size), (config.decoder.kv_heads, size)
+        return {
+            "attention_norm": norm(f"{layer}.input_layernorm"),
+            "query": linear(f"{layer}.self_attn.q_proj", (width, queries)),
+            "key": linear(f"{layer}.self_attn.k_proj", (width, keys)),
+            "value": linear(f"{layer}.self_attn.v_proj", (width, keys)),
+            "query_norm": norm(f"{layer}.self_attn.q_norm"),
+            "key_norm": norm(f"{layer}.self_attn.k_norm"),
+            "out": linear(f"{layer}.self_attn.o_proj", (queries, width)),
+            "mlp_norm": norm(f"{layer}.post_attention_layernorm"),
+            "gate": linear(f"{layer}.mlp.gate_proj"),
+            "up": linear(f"{layer}.mlp.up_proj"),
+            "down": linear(f"{layer}.mlp.down_proj"),
+        }
+
+    ends = [0, *(tap for tap in config.encoder.taps if tap)]
+    tree = {
+        "encoder": {
+            "conv1": convolution("encoder.conv1"),
+            "conv2": convolution("encoder.conv2"),
+            "positions": left.pop("encoder.embed_positions.weight"),
+            "norm": norm("encoder.layer_norm"),
+            **{
+                f"layers_{first}_{end}": _stack([encoder_layer(number) for number in range(first, end)])
+                for first, end in zip(ends, ends[1:], strict=False)
+            },
+        },
+        "connector": {"linear1": linear("connector.linear1"), "linear2": linear("connector.linear2")},
+        "decoder": {
+            "embedding": left.pop("decoder.model.embed_tokens.weight"),
+            "layers": _stack([decoder_layer(number) for number in range(config.decoder.layers)]),
+            "norm": norm("decoder.model.norm"),
+        },
+    }
+    if not config.decoder.tied_embeddings:
+        tree["decoder"]["head"] = linear("decoder.lm_head")
+    assert not left, f"no leaf for {sorted(left)}"
+    wanted = jax.tree.map(lambda leaf: leaf.shape, meta.unbox(abstract_params(config)))
+    assert jax.tree.map(lambda leaf: leaf.shape, tree) == wanted
+    return tree
+
+
+def _stack(layers: list[Params]) -> Params:
+    return jax.tree.map(lambda *leaves: np.stack(leaves), *layers)
+
+
+def _scaled(name: str, noise: torch.Tensor) -> torch.Tensor:
+    """Weights of variance 1 / fan-in, as the sizes of hidden states are to stay; norms about 1; the rest small."""
+    if "norm" in name and name.endswith("weight"):
+        return 1 + 0.3 * noise
+    if noise.ndim == 1 or "embed" in name:
+        return 0.3 * noise
+    return noise / noise[0].numel() ** 0.5

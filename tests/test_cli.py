@@ -1,0 +1,152 @@
+"""The command line as a user meets it: every mistake is one line, exit code 2, no traceback."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+
+from mufun_jax import cli
+from mufun_jax.train.curriculum import train_curriculum
+from tests.train.tiny_run import tiny_run, write_tiny_corpus
+
+
+@pytest.fixture(scope="module")
+def corpus(tmp_path_factory):
+    return write_tiny_corpus(tmp_path_factory.mktemp("corpus"))
+
+
+@pytest.fixture(scope="module")
+def checkpoint(corpus, tmp_path_factory):
+    return train_curriculum(tiny_run(corpus, "curriculum=('align',)"), tmp_path_factory.mktemp("run"))
+
+
+@pytest.fixture
+def run(monkeypatch, capsys):
+    """Runs `mufun ARGUMENTS` in this process; gives exit code, standard output and standard error."""
+
+    def call(*arguments):
+        monkeypatch.setattr(sys, "argv", ["mufun", *map(str, arguments)])
+        with pytest.raises(SystemExit) as stop:
+            cli.main()
+            raise SystemExit(0)
+        captured = capsys.readouterr()
+        return stop.value.code or 0, captured.out, captured.err
+
+    return call
+
+
+def one_line(err: str) -> str:
+    assert err.startswith("error: ")
+    assert err.count("\n") == 1, err
+    return err
+
+
+@pytest.mark.parametrize("suffix", ["wav", "flac", "ogg", "mp3", "aiff", "WAV"])
+def test_ask_takes_any_format_rate_and_channel_count(run, checkpoint, tmp_path, suffix):
+    song = tmp_path / f"song.{suffix}"
+    samples = np.random.default_rng(0).normal(0, 0.1, (22_050 * 3, 2)).astype(np.float32)
+    soundfile.write(song, samples, 22_050)
+    code, out, _ = run("ask", song, "High?", "--checkpoint", checkpoint, "--json", "--max-new-tokens", 4)
+    assert code == 0
+    answer = json.loads(out)
+    assert set(answer) == {"text", "finished", "heard"}
+    assert answer["heard"][0]["windows"] == 3
+    assert answer["heard"][0]["seconds_used"] == pytest.approx(3.0, abs=0.1)
+
+
+def test_ask_says_what_it_did_not_hear(run, checkpoint, corpus):
+    song = corpus / "songs0.wav"  # 5 s; the tiny model hears 4 windows of 1 s
+    code, out, err = run("ask", song, "High?", "--checkpoint", checkpoint, "--max-new-tokens", 4)
+    assert code == 0
+    assert "4 s were heard" in err
+    assert "the 1 s after that were not" in err
+    code, out, _ = run("ask", song, "High?", "--checkpoint", checkpoint, "--segment", 1, 2.5, "--json")
+    heard = json.loads(out)["heard"][0]
+    assert (heard["start"], heard["seconds_used"], heard["windows"]) == (1.0, 1.0, 1)
+    assert heard["seconds_dropped"] == 0.5
+
+
+def test_ask_takes_several_songs(run, checkpoint, corpus):
+    songs = [corpus / "notes0.wav", corpus / "notes1.wav"]
+    code, out, _ = run("ask", *songs, "<audio> <audio> Same?", "--checkpoint", checkpoint, "--json")
+    assert code == 0
+    assert [Path(heard["file"]) for heard in json.loads(out)["heard"]] == songs
+
+
+def test_mistakes_of_ask(run, checkpoint, corpus, tmp_path):
+    song = corpus / "notes0.wav"
+    (tmp_path / "empty.wav").write_bytes(b"")
+    (tmp_path / "noise.mp3").write_bytes(bytes(range(256)) * 20)
+    soundfile.write(tmp_path / "nan.wav", np.full(16_000, np.nan, np.float32), 16_000, subtype="FLOAT")
+    soundfile.write(tmp_path / "long.flac", np.zeros(8_000 * 3_700, np.int16), 8_000)
+    for arguments, words in (
+        ((tmp_path / "absent.wav", "High?"), ("absent.wav",)),
+        ((tmp_path / "empty.wav", "High?"), ("empty.wav", "empty")),
+        ((tmp_path / "noise.mp3", "High?"), ("noise.mp3",)),
+        ((tmp_path / "nan.wav", "High?"), ("nan.wav",)),
+        ((tmp_path / "long.flac", "High?"), ("long.flac", "3700")),
+        ((tmp_path, "High?"), (str(tmp_path),)),
+        ((song, " "), ("question is empty",)),
+        (("High?",), ("no song given",)),
+        ((song, song, "<audio> High?"), ("1 <audio> but 2",)),
+        ((song, "<audio> <audio> High?"), ("2 <audio> but 1",)),
+        ((song, "High?", "--segment", "9", "10"), ("notes0.wav", "9")),
+        ((song, "High?", "--top-p", "2"), ("top_p 2.0",)),
+    ):
+        code, out, err = run("ask", *arguments, "--checkpoint", checkpoint)
+        assert code == 2, arguments
+        assert out == ""
+        for word in words:
+            assert word in one_line(err), err
+    code, _, err = run("ask", song, "High?", "--checkpoint", tmp_path / "nowhere")
+    assert code == 2
+    assert "nowhere: no model here" in one_line(err)
+
+
+def test_mistakes_of_train_and_evaluate(run, checkpoint, corpus, tmp_path):
+    tiny_run(corpus)  # writes tiny.py
+    config = corpus / "tiny.py"
+    for arguments, words in (
+        (("train", "--config", tmp_path / "nano.py"), "nano.py: no such config file"),
+        (("train", "--config", config, "--set", "stages.algn.steps=1"), "'algn' (did you mean 'align'?)"),
+        (("train", "--config", config, "--set", "sed=1"), "'sed' (did you mean 'seed'?)"),
+        (("train", "--config", config, "--set", "data=nowhere"), "no such manifest"),
+    ):
+        code, _, err = run(*arguments, "--workdir", tmp_path / "run")
+        assert code == 2, err
+        assert words in err.splitlines()[-1]
+    manifest = corpus / "questions.json"
+    turns = [{"from": "human", "value": "<audio>\nHigh?"}, {"from": "gpt", "value": "low"}]
+    items = [{"id": f"{i}", "audio": f"notes{i}.wav", "task": "pitch", "conversations": turns} for i in range(4)]
+    manifest.write_text(json.dumps(items))
+    code, _, err = run("evaluate", "--benchmark", manifest, "--checkpoint", checkpoint, "--task", "pich")
+    assert code == 2
+    assert "did you mean 'pitch'" in one_line(err)
+    scores = tmp_path / "scores.json"
+    code, out, _ = run("evaluate", "--benchmark", manifest, "--checkpoint", checkpoint, "--out", scores)
+    assert code == 0
+    assert "pitch" in out
+    assert json.loads(scores.read_text())["tasks"]["pitch"]["n"] == 4
+    items[0]["conversations"] = turns[:1]
+    manifest.write_text(json.dumps(items))
+    code, _, err = run("evaluate", "--benchmark", manifest, "--checkpoint", checkpoint)
+    assert code == 2
+    assert "questions.json, entry 1 (0): the last question has no answer" in one_line(err)
+
+
+def test_debug_shows_the_traceback(run, checkpoint, monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["mufun", "ask", "absent.wav", "High?", "--checkpoint", str(checkpoint), "--debug"])
+    with pytest.raises(ValueError, match=r"absent\.wav"):
+        cli.main()
+
+
+def test_help_teaches_and_does_not_wait_for_jax():
+    code = "import sys; from mufun_jax import cli; assert 'jax' not in sys.modules; sys.argv = ['mufun', '--help']; cli.main()"
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stderr
+    for word in ("demo", "prepare", "train", "evaluate", "ask"):
+        assert word in result.stdout
