@@ -14,7 +14,7 @@ from mufun_jax.model.presets import preset
 
 
 def get_config() -> ConfigDict:
-    short = dict(rows=12, positions=384, windows=4, targets=64, longest_audio=12.0, warmup_fraction=0.03)
+    short = dict(rows=6, positions=384, windows=4, targets=64, longest_audio=12.0, warmup_fraction=0.03)
     whole = dict(rows=2, positions=768, windows=14, targets=64, longest_audio=39.0, warmup_fraction=0.03)
     everything = dict(encoder="full", connector="full", decoder="full")
     return ConfigDict(
@@ -37,27 +37,23 @@ def get_config() -> ConfigDict:
                     encoder="frozen",
                     connector="full",
                     decoder="frozen",
-                    steps=10,
+                    steps=12,
                     learning_rate=1e-3,
                 ),
-                align1=dict(
-                    **short, **everything, mixture={"train_notes": 1.0}, steps=200, learning_rate=2e-3
-                ),
+                align1=dict(**short, **everything, mixture={"train_notes": 1.0}, steps=150, learning_rate=2e-3),
                 align2=dict(
                     **short,
                     **everything,
                     mixture={"train_notes": 1.0, "train_excerpts": 1.0},
-                    steps=60,
+                    steps=70,
                     learning_rate=1e-3,
                 ),
-                context_extend=dict(
-                    **whole, **everything, mixture={"train_songs": 1.0}, steps=15, learning_rate=5e-4
-                ),
+                context_extend=dict(**whole, **everything, mixture={"train_songs": 1.0}, steps=15, learning_rate=5e-4),
                 finetune_short=dict(
                     **short,
                     **everything,
                     mixture={"train_notes": 2.0, "train_excerpts": 1.0},
-                    steps=60,
+                    steps=70,
                     learning_rate=1e-3,
                 ),
                 finetune_long=dict(

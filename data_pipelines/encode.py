@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
-from jaxtyping import Bool, Int16, Int32
+from jaxtyping import Int16, Int32
 
 from data_pipelines.manifest import Example
 from mufun_jax.audio.waveform import load_waveform

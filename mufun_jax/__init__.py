@@ -1,8 +1,8 @@
 """mufun_jax: MuFun, a model that listens to whole songs and answers in text, in JAX.
 
-    from mufun_jax import MuFun
-    model = MuFun.from_pretrained("runs/demo/checkpoint")
-    model.chat("What is the key?", "song.mp3")
+>>> from mufun_jax import MuFun
+>>> model = MuFun.from_pretrained("runs/demo/checkpoint")
+>>> model.chat("What is the key?", "song.mp3")
 """
 
 from typing import TYPE_CHECKING

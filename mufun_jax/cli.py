@@ -2,7 +2,7 @@
 
 import json
 import sys
-from enum import Enum
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
@@ -28,13 +28,13 @@ SetOption = Annotated[
 WorkersOption = Annotated[int, typer.Option(help="Processes that render.", min=1)]
 
 
-class Source(str, Enum):
+class Source(StrEnum):
     """What `mufun prepare` can prepare."""
 
     score_corpus = "score-corpus"
 
 
-class DType(str, Enum):
+class DType(StrEnum):
     """What the model computes in."""
 
     float32 = "float32"
@@ -65,7 +65,9 @@ def demo(
         "runs/demo"
     ),
     seed: Annotated[int, typer.Option(help="Of the corpus: which pieces, keys and instruments.", min=0)] = 0,
-    quick: Annotated[bool, typer.Option(help="A tiny corpus and a few steps: checks the thread, hears nothing.")] = False,
+    quick: Annotated[
+        bool, typer.Option(help="A tiny corpus and a few steps: checks the thread, hears nothing.")
+    ] = False,
     workers: WorkersOption = 2,
 ) -> None:
     """Render music, train a small MuFun on it in six stages, measure it, and ask it about a song.
@@ -129,9 +131,9 @@ def ask(
 ) -> None:
     """Ask a question about one song or several.
 
-        mufun ask song.mp3 "What key is it in?"
+    `mufun ask song.mp3 "What key is it in?"`
 
-        mufun ask one.wav two.flac "<audio> <audio> Which of the two is faster?"
+    `mufun ask one.wav two.flac "<audio> <audio> Which of the two is faster?"`
     """
     commands.ask(
         words[:-1],

@@ -18,6 +18,15 @@ if TYPE_CHECKING:  # the library is imported by the commands that need it: `mufu
     from mufun_jax.evaluate.run import TaskScore
 
 _output = Console(highlight=False)
+_QUICK_CORPUS = {
+    "pieces": 60,
+    "train_notes": 24,
+    "train_excerpts": 6,
+    "train_songs": 2,
+    "held_out_notes": 8,
+    "held_out_excerpts": 6,
+    "held_out_songs": 2,
+}
 
 
 def prepare(out: Path, config: "ScoreCorpusConfig", workers: int) -> dict[str, Any]:
@@ -121,10 +130,10 @@ def demo(workdir: Path, *, seed: int, quick: bool, workers: int) -> None:
     from mufun_jax.config import load_run_config
 
     corpus = workdir / "corpus"
-    size = dict(_QUICK_CORPUS) if quick else {}
     _output.rule("1. Music from scores")
-    report = prepare(corpus, ScoreCorpusConfig(seed=seed, **size), workers)
-    _output.print(f"{corpus}: {report['hours']}", soft_wrap=True)
+    report = prepare(corpus, ScoreCorpusConfig(seed=seed, **(_QUICK_CORPUS if quick else {})), workers)
+    clips = sum(kind["clips"] for kind in report["clips"].values())
+    _output.print(f"{clips} clips, {60 * report['hours']:.0f} minutes, in {corpus}", soft_wrap=True)
 
     _output.rule("2. Six stages of training")
     config = Path(str(files("configs") / "nano.py"))
@@ -137,8 +146,8 @@ def demo(workdir: Path, *, seed: int, quick: bool, workers: int) -> None:
     evaluate(corpus / "heldout.json", checkpoint, workdir / "scores.json")
 
     _output.rule("4. Two questions about a song")
-    song = sorted((corpus / "audio" / "songs").glob("*.flac"))[0]
-    for question in ("Which instrument is this?", "What key is this in?"):
+    song = min((corpus / "audio" / "songs").glob("heldout-*.flac"))
+    for question in ("Which instrument is this?", "What is the meter?"):
         _output.print(f'$ mufun ask {song} "{question}" --checkpoint {checkpoint}', soft_wrap=True)
         ask([str(song)], question, checkpoint)
-    _output.print("\nAsk your own:", f'  mufun ask SONG "question" --checkpoint {checkpoint}', sep="\n", soft_wrap=True)
+    _output.print("Ask your own:", f'  mufun ask SONG "question" --checkpoint {checkpoint}', sep="\n", soft_wrap=True)

@@ -139,13 +139,18 @@ def test_mistakes_of_train_and_evaluate(run, checkpoint, corpus, tmp_path):
 
 
 def test_debug_shows_the_traceback(run, checkpoint, monkeypatch):
-    monkeypatch.setattr(sys, "argv", ["mufun", "ask", "absent.wav", "High?", "--checkpoint", str(checkpoint), "--debug"])
+    monkeypatch.setattr(
+        sys, "argv", ["mufun", "ask", "absent.wav", "High?", "--checkpoint", str(checkpoint), "--debug"]
+    )
     with pytest.raises(ValueError, match=r"absent\.wav"):
         cli.main()
 
 
 def test_help_teaches_and_does_not_wait_for_jax():
-    code = "import sys; from mufun_jax import cli; assert 'jax' not in sys.modules; sys.argv = ['mufun', '--help']; cli.main()"
+    code = (
+        "import sys; from mufun_jax import cli; assert 'jax' not in sys.modules; "
+        "sys.argv = ['mufun', '--help']; cli.main()"
+    )
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert result.returncode == 0, result.stderr
     for word in ("demo", "prepare", "train", "evaluate", "ask"):

@@ -116,5 +116,3 @@ def _score(items: list[Item], right: dict[str, dict[int, bool]]) -> TaskScore:
         no_audio=counts["no_audio"] / n,
         wrong_audio=counts["wrong_audio"] / n,
     )
-
-

@@ -27,7 +27,9 @@ def load_items(manifest: Path, tasks: list[str] | None = None) -> dict[str, list
     items: dict[str, list[Item]] = {}
     for example in read_manifest(manifest):
         if example.task is None:
-            raise ManifestError(f"{manifest}, {example.id}: no field 'task'; an evaluation counts each answer under one")
+            raise ManifestError(
+                f"{manifest}, {example.id}: no field 'task'; an evaluation counts each answer under one"
+            )
         if len(example.turns) != 1:
             raise ManifestError(f"{manifest}, {example.id}: {len(example.turns)} questions; an evaluation asks one")
         turn = example.turns[0]

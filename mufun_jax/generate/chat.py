@@ -24,7 +24,7 @@ from mufun_jax.text.tokenizer import Tokenizer
 from mufun_jax.train.model_folder import load_model
 from mufun_jax.train.state import Params
 
-Segment = tuple[float, float] | Sequence[float] | None
+Segment = Sequence[int | float] | None  # start and end in seconds; None is the whole file
 MAX_SECONDS = 3600.0  # of one file or segment; longer ones are refused rather than heard in small part
 _LENGTH_BUCKET = 64  # prompts are padded to a multiple of this, so that few lengths are compiled
 
@@ -75,8 +75,8 @@ class PreparedQuestion:
 class MuFun:
     """A model that listens to songs and answers in text.
 
-        model = MuFun.from_pretrained("runs/demo/checkpoint")
-        model.chat("<audio>\\nWhat is the key?", "song.mp3")
+    >>> model = MuFun.from_pretrained("runs/demo/checkpoint")
+    >>> model.chat("<audio>\\nWhat is the key?", "song.mp3")
     """
 
     def __init__(self, model: MuFunModel, params: Params, tokenizer: Tokenizer, mesh: Mesh):
@@ -142,7 +142,7 @@ class MuFun:
             )
         tokens, lengths = np.asarray(tokens), np.asarray(lengths)
         return [
-            Answer(self.tokenizer.decode(row[:length]).strip(), bool(length < max_new_tokens), one.heard)
+            Answer(self.tokenizer.decode(row[:length].tolist()).strip(), bool(length < max_new_tokens), one.heard)
             for row, length, one in zip(tokens, lengths, prepared, strict=False)
         ]
 
@@ -168,6 +168,11 @@ class MuFun:
             raise UserError(
                 f"the prompt has {len(pieces) - 1} {AUDIO_PLACEHOLDER} but {len(question.audio_files)} audio files "
                 f"were given; write {AUDIO_PLACEHOLDER} once for each file"
+            )
+        if len(question.audio_files) > self.config.max_windows:
+            raise UserError(
+                f"{len(question.audio_files)} audio files are more than the {self.config.max_windows} windows "
+                "that the model hears; each file needs one"
             )
         windows, heard = [], []
         room = self.config.max_windows // max(1, len(question.audio_files))
@@ -254,6 +259,12 @@ def _segments(segs: Any, files: int) -> tuple[Segment, ...]:
     values = list(segs)
     if len(values) == 2 and all(isinstance(value, int | float) for value in values):
         values = [values]
-    if len(values) != files or any(value is not None and len(value) != 2 for value in values):
-        raise UserError(f"segs {segs!r}: give [start, end] in seconds, or one such pair (or None) for each of {files} files")
+    if len(values) != files or not all(value is None or _is_pair(value) for value in values):
+        raise UserError(
+            f"segs {segs!r}: give [start, end] in seconds, or one such pair (or None) for each of {files} files"
+        )
     return tuple(values)
+
+
+def _is_pair(value: Any) -> bool:
+    return isinstance(value, Sequence) and len(value) == 2 and all(isinstance(one, int | float) for one in value)

@@ -64,9 +64,7 @@ def generate(
         token = sample(logits, sampling, jax.random.fold_in(key, step))
         token = jnp.where(done, end_of_turn, token)
         answer = answer.at[:, step].set(token)
-        logits, cache = model.apply(
-            variables, token, prompts.lengths + step, cache, method=MuFunModel.decode_step
-        )
+        logits, cache = model.apply(variables, token, prompts.lengths + step, cache, method=MuFunModel.decode_step)
         return step + 1, logits, cache, answer, done | (token == end_of_turn)
 
     start = (jnp.zeros((), jnp.int32), logits, cache, answer, jnp.zeros(rows, bool))

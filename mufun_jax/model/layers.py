@@ -14,6 +14,7 @@ from mufun_jax import axes
 DType = jnp.dtype | type
 WHISPER_NORM_EPSILON = 1e-5  # of every layer norm in Whisper
 
+
 class Projection(nn.Module):
     """A linear map over the last `contracted` axes of its input to `features`.
 
@@ -61,9 +62,7 @@ class RMSNorm(nn.Module):
 
     @nn.compact
     def __call__(self, x: Float[Array, "*B D"]) -> Float[Array, "*B D"]:
-        scale = self.param(
-            "scale", nn.with_logical_partitioning(nn.initializers.ones, (axes.NORM,)), (x.shape[-1],)
-        )
+        scale = self.param("scale", nn.with_logical_partitioning(nn.initializers.ones, (axes.NORM,)), (x.shape[-1],))
         x32 = x.astype(jnp.float32)
         normed = x32 * jax.lax.rsqrt(jnp.mean(jnp.square(x32), axis=-1, keepdims=True) + self.epsilon)
         return normed.astype(self.dtype) * scale.astype(self.dtype)

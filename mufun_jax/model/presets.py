@@ -3,9 +3,7 @@
 from mufun_jax.config import SAMPLE_RATE, DecoderConfig, EncoderConfig, ModelConfig
 from mufun_jax.errors import ConfigError, nearest
 
-WHISPER_LARGE_V3 = EncoderConfig(
-    mel_bins=128, width=1280, layers=32, heads=20, mlp_width=5120, taps=(0, 7, 15, 32)
-)
+WHISPER_LARGE_V3 = EncoderConfig(mel_bins=128, width=1280, layers=32, heads=20, mlp_width=5120, taps=(0, 7, 15, 32))
 WHISPER_BASE = EncoderConfig(mel_bins=80, width=512, layers=6, heads=8, mlp_width=2048, taps=(0, 2, 4, 6))
 
 

@@ -12,6 +12,11 @@ from mufun_jax.model.attention import attention
 from mufun_jax.model.layers import DType, Projection, layer_norm
 
 _LONGEST_WAVELENGTH = 10_000.0  # of the position table
+# A fresh encoder starts with a lower position table than Whisper's and with larger convolutions: at Whisper's scale
+# the table drowns what fresh convolutions make of log-mel values near 0, and pitch above all is not learned (nano,
+# 120 steps on single notes: token accuracy 0.61 with neither, 0.99 with both).
+_FRESH_POSITIONS_SCALE = 0.3
+_FRESH_CONVOLUTION_VARIANCE = 4.0
 
 
 class WhisperEncoder(nn.Module):
@@ -33,7 +38,7 @@ class WhisperEncoder(nn.Module):
         hidden = nn.gelu(self._convolution("conv2", axes.EMBED, CONVOLUTION_STRIDE)(hidden), False)
         positions = self.param(
             "positions",
-            nn.with_logical_partitioning(sinusoids, (axes.FRAMES, axes.EMBED)),
+            nn.with_logical_partitioning(_fresh_positions, (axes.FRAMES, axes.EMBED)),
             (config.frames, config.width),
         )
         hidden = hidden + positions.astype(self.dtype)
@@ -57,7 +62,7 @@ class WhisperEncoder(nn.Module):
             padding=((1, 1),),
             dtype=self.dtype,
             kernel_init=nn.with_logical_partitioning(
-                nn.initializers.variance_scaling(1.0, "fan_in", "normal"),
+                nn.initializers.variance_scaling(_FRESH_CONVOLUTION_VARIANCE, "fan_in", "normal"),
                 (axes.KERNEL, axes.MEL if axis_in == axes.MEL else axes.NORM, axes.EMBED),
             ),
             bias_init=nn.with_logical_partitioning(nn.initializers.zeros, (axes.NORM,)),
@@ -117,9 +122,12 @@ def mean_pool(hidden: Float[Array, "B F D"], pool: int) -> Float[Array, "B A D"]
     return jnp.mean(grouped, axis=2, dtype=jnp.float32).astype(hidden.dtype)
 
 
-def sinusoids(_key: jax.Array, shape: tuple[int, int], dtype: DType = jnp.float32) -> Float[Array, "F D"]:
+def sinusoids(frames: int, width: int) -> Float[np.ndarray, "F D"]:
     """Whisper's position table: sines in the first half of the width, cosines in the second."""
-    frames, width = shape
     rates = _LONGEST_WAVELENGTH ** (-np.arange(width // 2) / (width // 2 - 1))
     angles = np.arange(frames)[:, None] * rates
-    return jnp.asarray(np.concatenate([np.sin(angles), np.cos(angles)], axis=1), dtype)
+    return np.concatenate([np.sin(angles), np.cos(angles)], axis=1)
+
+
+def _fresh_positions(_key: jax.Array, shape: tuple[int, int]) -> Float[Array, "F D"]:
+    return jnp.asarray(_FRESH_POSITIONS_SCALE * sinusoids(*shape), jnp.float32)

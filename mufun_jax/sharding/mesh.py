@@ -9,7 +9,6 @@ from mufun_jax.axes import MESH_AXES
 from mufun_jax.config import MeshConfig
 from mufun_jax.errors import ConfigError
 
-
 _THREADS_PER_DEVICE = 4  # a device may wait in several collectives at once, each on a thread
 
 

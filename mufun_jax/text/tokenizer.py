@@ -27,8 +27,10 @@ class TextPiece:
 class Tokenizer:
     """Text to ids and back, through a `transformers` tokenizer."""
 
-    def __init__(self, tokenizer: PreTrainedTokenizerFast):
+    def __init__(self, tokenizer: PreTrainedTokenizerFast, folder: Path):
+        """`folder` is where it was read, for messages."""
         self._tokenizer = tokenizer
+        self._folder = folder
         self.end_of_turn = self._id_of(END_OF_TURN)
         self.padding = self._id_of(PADDING)
         self.size = len(tokenizer)
@@ -52,7 +54,9 @@ class Tokenizer:
 
     def decode(self, ids: Iterable[int]) -> str:
         """Text of ids, special tokens left out."""
-        return self._tokenizer.decode(list(ids), skip_special_tokens=True)
+        text = self._tokenizer.decode(list(ids), skip_special_tokens=True)
+        assert isinstance(text, str)
+        return text
 
     def save(self, folder: Path) -> None:
         self._tokenizer.save_pretrained(folder)
@@ -60,7 +64,7 @@ class Tokenizer:
     def _id_of(self, token: str) -> int:
         found = self._tokenizer.get_vocab().get(token)
         if found is None:
-            raise CheckpointError(f"the tokenizer in {self._tokenizer.name_or_path} has no token {token}")
+            raise CheckpointError(f"{self._folder}: the tokenizer here has no token {token}")
         return found
 
 
@@ -71,9 +75,9 @@ def load_tokenizer(source: str | Path) -> Tokenizer:
     """
     folder = NANO_TOKENIZER if source == "nano" else Path(source)
     if (folder / "tokenizer.json").is_file():
-        return Tokenizer(PreTrainedTokenizerFast(tokenizer_file=str(folder / "tokenizer.json")))
+        return Tokenizer(PreTrainedTokenizerFast(tokenizer_file=str(folder / "tokenizer.json")), folder)
     if (folder / "vocab.json").is_file() and (folder / "merges.txt").is_file():
-        return Tokenizer(Qwen2Tokenizer.from_pretrained(folder))
+        return Tokenizer(Qwen2Tokenizer.from_pretrained(folder), folder)
     raise CheckpointError(f"{folder}: no tokenizer.json here, nor vocab.json with merges.txt; or write 'nano'")
 
 

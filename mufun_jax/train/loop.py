@@ -33,7 +33,9 @@ def train_steps(
     save_due: Callable[[int], bool],
     save: Callable[[int, TrainState], None],
 ) -> TrainState:
-    """Takes steps `first` + 1 to `steps`, step n at `learning_rate(n - 1)`. The host reads the metrics of step n - 1 while step n runs.
+    """Takes steps `first` + 1 to `steps`, step n at `learning_rate(n - 1)`.
+
+    The host reads the metrics of step n - 1 while step n runs.
 
     `on_step` gets each finished step's number and metrics. Where a save is due, the step's metrics are read first:
     a checkpoint never holds a step that was not logged, nor one that was not finite.

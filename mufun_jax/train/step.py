@@ -28,9 +28,7 @@ def make_train_step(run: RunConfig, trained_parts: tuple[str, ...]) -> TrainStep
     model = MuFunModel(run.model, jnp.dtype(run.compute_dtype).type, run.rematerialize)
     optimizer = make_optimizer(run.optimizer)
 
-    def train_step(
-        state: TrainState, batch: Batch, learning_rate: Float[Array, ""]
-    ) -> tuple[TrainState, Metrics]:
+    def train_step(state: TrainState, batch: Batch, learning_rate: Float[Array, ""]) -> tuple[TrainState, Metrics]:
         trained, frozen = split_params(state.params, trained_parts)
 
         def loss_of(trained):

@@ -1,17 +1,19 @@
 """MuFun in PyTorch, put together from `transformers` and `torch.nn`, and the map of its parameters to ours."""
 
+import itertools
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import torch
-from flax.linen import meta
 from transformers import Qwen3Config, Qwen3ForCausalLM, WhisperConfig, WhisperFeatureExtractor
 from transformers.models.whisper.modeling_whisper import WhisperEncoder
 
 from mufun_jax.config import SAMPLE_RATE, DecoderConfig, EncoderConfig, ModelConfig
-from mufun_jax.train.state import Params, abstract_params
+from mufun_jax.train.state import Params
+from tests.tiny import param_shapes
 
 
 class ReferenceModel(torch.nn.Module):
@@ -178,7 +180,7 @@ def to_tree(tensors: Mapping[str, np.ndarray], config: ModelConfig) -> Params:
             "norm": norm("encoder.layer_norm"),
             **{
                 f"layers_{first}_{end}": _stack([encoder_layer(number) for number in range(first, end)])
-                for first, end in zip(ends, ends[1:], strict=False)
+                for first, end in itertools.pairwise(ends)
             },
         },
         "connector": {"linear1": linear("connector.linear1"), "linear2": linear("connector.linear2")},
@@ -191,9 +193,9 @@ def to_tree(tensors: Mapping[str, np.ndarray], config: ModelConfig) -> Params:
     if not config.decoder.tied_embeddings:
         tree["decoder"]["head"] = linear("decoder.lm_head")
     assert not left, f"no leaf for {sorted(left)}"
-    wanted = jax.tree.map(lambda leaf: leaf.shape, meta.unbox(abstract_params(config)))
+    wanted = jax.tree.map(lambda leaf: leaf.shape, param_shapes(config))
     assert jax.tree.map(lambda leaf: leaf.shape, tree) == wanted
-    return tree
+    return jax.tree.map(jnp.array, tree)  # copies: PyTorch's may change
 
 
 def _stack(layers: list[Params]) -> Params:

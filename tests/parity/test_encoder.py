@@ -45,16 +45,6 @@ def test_each_tap_after_pooling(encoder):
         assert relative_error(ours[:, :, number], pooled) < TOLERANCE, f"tap {encoder.taps[number]}"
 
 
-def test_rematerialised_layers_are_the_same_layers():
-    config = tiny_encoder()
-    reference = ReferenceModel(tiny_model(config))
-    variables = {"params": params_of(reference)["encoder"]}
-    log_mel = jax.random.normal(jax.random.key(0), (2, 100, 80))
-    plain = WhisperEncoder(config).apply(variables, log_mel)
-    again = WhisperEncoder(config, rematerialize=True).apply(variables, log_mel)
-    assert relative_error(again, plain) < 1e-6
-
-
 def test_pooling_averages_whole_frames_in_float32():
     # Frames 256 to 260 are bfloat16 numbers only in steps of 2, and their sum only in steps of 8.
     hidden = np.array([256, 256, 256, 256, 266, 1, 2, 3, 4, 5], np.float32)[None, :, None]
@@ -63,18 +53,22 @@ def test_pooling_averages_whole_frames_in_float32():
     np.testing.assert_array_equal(np.asarray(pooled, np.float32)[0, :, 0], [258, 3])
 
 
-@pytest.mark.parametrize("width", [128, 1280])
-def test_a_fresh_position_table_is_whispers(width):
-    ours = sinusoids(jax.random.key(0), (1500, width))
-    # The table is float32; ours is computed in float64. float32 angles up to 1,500 are off by up to 6e-5.
-    assert relative_error(ours, whisper_sinusoids(1500, width)) < 1e-4
+@pytest.mark.parametrize("width", [16, 1280])
+def test_the_position_table_is_whispers(width):
+    torch.set_default_dtype(torch.float64)  # in float32 its angles, up to 1,500, are off by more than 1e-4
+    try:
+        expected = whisper_sinusoids(1500, width)
+    finally:
+        torch.set_default_dtype(torch.float32)
+    assert expected.dtype == torch.float64
+    assert relative_error(sinusoids(1500, width), expected) < 1e-7
 
 
 @pytest.mark.parametrize("windows, tokens", [(1, 1), (3, 7)])
 def test_connector(windows, tokens):
     config = tiny_model()
     reference = ReferenceModel(config)
-    features = 2 * torch.randn(windows, tokens, 4 * 24, generator=torch.Generator().manual_seed(1))
+    features = 2 * torch.randn(windows, tokens, 3 * 24, generator=torch.Generator().manual_seed(1))
     connector = Connector(config.connector_width, config.decoder.width)
     ours = connector.apply({"params": params_of(reference)["connector"]}, jnp.asarray(features.numpy()))
     with torch.no_grad():

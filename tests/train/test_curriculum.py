@@ -14,7 +14,7 @@ from mufun_jax.train.model_folder import load_model
 from tests.train.tiny_run import tiny_run, write_tiny_corpus
 
 
-class Killed(Exception):
+class KilledError(Exception):
     """Stands for the end of the process."""
 
 
@@ -58,9 +58,9 @@ def test_stages_run_in_the_order_of_the_curriculum(corpus, tmp_path):
 def test_a_killed_run_goes_on_bit_for_bit(corpus, undisturbed, tmp_path, kill_after):
     def kill(stage, step, steps, metrics):
         if sum(1 for _ in read_metrics(tmp_path / "metrics.jsonl")) == kill_after:
-            raise Killed
+            raise KilledError
 
-    with pytest.raises(Killed):
+    with pytest.raises(KilledError):
         train_curriculum(tiny_run(corpus), tmp_path, on_step=kill)
     train_curriculum(tiny_run(corpus), tmp_path)
     assert losses(tmp_path) == losses(undisturbed)
@@ -128,9 +128,7 @@ def test_errors_before_anything_is_trained(corpus, tmp_path):
 def test_stages_with_the_same_trained_parts_share_one_program(corpus, tmp_path, monkeypatch):
     compiled = []
     original = curriculum_module.compile_train_step
-    monkeypatch.setattr(
-        curriculum_module, "compile_train_step", lambda *args: compiled.append(args) or original(*args)
-    )
+    monkeypatch.setattr(curriculum_module, "compile_train_step", lambda *args: compiled.append(args) or original(*args))
     train_curriculum(tiny_run(corpus), tmp_path)
     assert len(compiled) == 2
 

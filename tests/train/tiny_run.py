@@ -8,7 +8,7 @@ import soundfile
 
 from mufun_jax.config import SAMPLE_RATE, RunConfig, load_run_config
 
-CONFIG = '''
+CONFIG = """
 from ml_collections import ConfigDict
 
 def get_config():
@@ -36,7 +36,7 @@ def get_config():
                       steps=3, learning_rate=0.01),
         ),
     ))
-'''
+"""
 
 
 def tiny_run(corpus: Path, *settings: str) -> RunConfig:
