@@ -1,8 +1,19 @@
 """Every jaxtyping shape in the library is checked at run time while the tests run."""
 
+import tempfile
+
+import jax
 from jaxtyping import install_import_hook
 
 # Not `mufun_jax.batch`: a Batch also holds rows without their leading axis, and shardings. Its arrays are checked
 # where the model takes them. Not `mufun_jax.evaluate`: its tests put an oracle in the place of a MuFun.
 _PACKAGES = ("audio", "text", "model", "sharding", "train", "generate")
 install_import_hook(["data_pipelines", *(f"mufun_jax.{package}" for package in _PACKAGES)], "beartype.beartype")
+
+from mufun_jax.config import MeshConfig  # noqa: E402  after the hook
+from mufun_jax.sharding.mesh import simulate_devices  # noqa: E402
+
+# One compilation serves all tests of a session that need the same program.
+jax.config.update("jax_compilation_cache_dir", tempfile.mkdtemp(prefix="mufun-test-programs-"))
+jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
+simulate_devices(MeshConfig(data=2, simulated_devices=2))

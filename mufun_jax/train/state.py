@@ -21,7 +21,7 @@ Params = dict[str, Any]  # {"encoder": …, "connector": …, "decoder": …}, p
 class TrainState:
     """What a train step maps to what it becomes. `step` counts within the stage."""
 
-    step: jax.Array
+    step: Any  # an int32 scalar (or its sharding, where a state holds shardings)
     params: Params
     opt_state: optax.OptState
 

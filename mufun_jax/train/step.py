@@ -40,7 +40,7 @@ def make_train_step(run: RunConfig, trained_parts: tuple[str, ...]) -> TrainStep
         trained = jax.tree.map(lambda param, update: param - learning_rate * update, trained, updates)
         metrics = {
             "loss": loss,
-            "gradient_norm": optax.global_norm(gradients),
+            "gradient_norm": optax.tree.norm(gradients),
             "learning_rate": learning_rate,
             "positions_used": (batch.segment_ids > 0).mean(),
             "windows_used": batch.window_mask.mean(),

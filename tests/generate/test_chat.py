@@ -8,7 +8,6 @@ import soundfile
 from mufun_jax.config import SAMPLE_RATE
 from mufun_jax.errors import AudioError, UserError
 from mufun_jax.generate.chat import Answer, MuFun, Question, make_question, window_bucket
-from mufun_jax.generate.sample import Sampling
 from mufun_jax.model.mufun import MuFunModel
 from mufun_jax.sharding.mesh import inference_mesh
 from mufun_jax.text.tokenizer import load_tokenizer
@@ -162,16 +161,12 @@ def test_an_answer_is_text_and_the_same_in_a_batch_as_alone(model, song):
         make_question("Which of these? <audio> or <audio>", [song(0.3, "b"), song(1.0)]),
     ]
     together = model.answer(questions, max_new_tokens=5)
-    alone = [model.answer([question], max_new_tokens=5)[0] for question in questions]
-    assert together == alone
+    assert model.answer([questions[2]], max_new_tokens=5) == together[2:]
+    assert model.answer([questions[1]], max_new_tokens=5) == together[1:2]
     assert [len(answer.heard) for answer in together] == [1, 0, 2]
     assert len({answer.text for answer in together}) > 1
     assert model.chat("key?", song(2.6), max_new_tokens=5) == together[0].text
     assert together[0].to_json()["heard"][0]["windows"] == 3
-    sampled = [
-        model.answer(questions[:1], max_new_tokens=5, sampling=Sampling(3.0), seed=seed)[0].text for seed in (1, 1, 2)
-    ]
-    assert sampled[0] == sampled[1] != sampled[2]
 
 
 def test_an_answer_says_whether_it_was_finished(model, song):

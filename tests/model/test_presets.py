@@ -8,15 +8,14 @@ from jax.sharding import NamedSharding
 from transformers import Qwen3ForCausalLM
 from transformers.models.whisper.modeling_whisper import WhisperEncoder
 
-from mufun_jax.config import MeshConfig, ModelConfig, to_json, validate
+from mufun_jax.config import ModelConfig, to_json, validate
 from mufun_jax.errors import ConfigError
 from mufun_jax.model.presets import PRESETS, WHISPER_BASE, preset
-from mufun_jax.sharding.mesh import make_mesh
+from mufun_jax.sharding.mesh import inference_mesh
 from mufun_jax.sharding.rules import RULES, partition_spec, tree_shardings
 from mufun_jax.train.state import abstract_params, count_params, param_shardings
 from tests.parity.reference_model import qwen3_config, whisper_config
 
-# The published ids: rope, norm and vocabulary of Qwen3, mel bins and taps of Whisper are not in any shape's count.
 QWEN3_VOCABULARY = 151_936
 
 
@@ -75,7 +74,7 @@ def test_every_preset_survives_its_json(name):
 def test_every_parameter_has_a_sharding(name):
     """`param_shardings` raises for an axis without a rule, and for two axes of one parameter on one mesh axis."""
     config = preset(name)
-    shardings = param_shardings(config, make_mesh(MeshConfig()))
+    shardings = param_shardings(config, inference_mesh())
     shapes = meta.unbox(abstract_params(config))
     split = jax.tree.map(lambda sharding, shape: sharding if shape.ndim >= 2 else None, shardings, shapes)
     for path, sharding in jax.tree_util.tree_leaves_with_path(split):
@@ -91,7 +90,7 @@ def test_parameters_that_the_rules_do_not_know_are_errors():
     with pytest.raises(ValueError, match=r"decoder.kernel.*'mlp' and 'heads' both lie on mesh axis 'tensor'"):
         partition_spec(("mlp", "heads"), "decoder.kernel")
     with pytest.raises(ValueError, match=r"part.kernel: parameter without logical axes"):
-        tree_shardings({"part": {"kernel": jax.ShapeDtypeStruct((2, 2), float)}}, make_mesh(MeshConfig()))
+        tree_shardings({"part": {"kernel": jax.ShapeDtypeStruct((2, 2), float)}}, inference_mesh())
     assert all(set(mesh_axes) <= {"data", "fsdp", "tensor", "context"} for mesh_axes in RULES.values())
 
 
