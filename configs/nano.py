@@ -40,20 +40,20 @@ def get_config() -> ConfigDict:
                     steps=12,
                     learning_rate=1e-3,
                 ),
-                align1=dict(**short, **everything, mixture={"train_notes": 1.0}, steps=150, learning_rate=2e-3),
+                align1=dict(**short, **everything, mixture={"train_notes": 1.0}, steps=140, learning_rate=1e-3),
                 align2=dict(
                     **short,
                     **everything,
                     mixture={"train_notes": 1.0, "train_excerpts": 1.0},
-                    steps=70,
+                    steps=120,
                     learning_rate=1e-3,
                 ),
-                context_extend=dict(**whole, **everything, mixture={"train_songs": 1.0}, steps=15, learning_rate=5e-4),
+                context_extend=dict(**whole, **everything, mixture={"train_songs": 1.0}, steps=15, learning_rate=7e-4),
                 finetune_short=dict(
                     **short,
                     **everything,
                     mixture={"train_notes": 2.0, "train_excerpts": 1.0},
-                    steps=70,
+                    steps=120,
                     learning_rate=1e-3,
                 ),
                 finetune_long=dict(
@@ -61,7 +61,7 @@ def get_config() -> ConfigDict:
                     **everything,
                     mixture={"train_notes": 6.0, "train_excerpts": 2.0, "train_songs": 1.0},
                     steps=15,
-                    learning_rate=5e-4,
+                    learning_rate=7e-4,
                 ),
             ),
         )

@@ -2,9 +2,8 @@
 
 import json
 import sys
-from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -26,19 +25,6 @@ SetOption = Annotated[
     typer.Option("--set", help="Change one key of the config, for instance `stages.align1.steps=50`. Repeatable."),
 ]
 WorkersOption = Annotated[int, typer.Option(help="Processes that render.", min=1)]
-
-
-class Source(StrEnum):
-    """What `mufun prepare` can prepare."""
-
-    score_corpus = "score-corpus"
-
-
-class DType(StrEnum):
-    """What the model computes in."""
-
-    float32 = "float32"
-    bfloat16 = "bfloat16"
 
 
 def main() -> None:
@@ -79,7 +65,9 @@ def demo(
 
 @app.command()
 def prepare(
-    source: Annotated[Source, typer.Argument(help="`score-corpus`: pieces of the music21 corpus, rendered.")],
+    source: Annotated[
+        Literal["score-corpus"], typer.Argument(help="`score-corpus`: pieces of the music21 corpus, rendered.")
+    ],
     out: Annotated[Path, typer.Option(help="Folder for the audio and the manifests.")],
     seed: Annotated[int, typer.Option(help="The same seed gives the same bytes.", min=0)] = 0,
     workers: WorkersOption = 2,
@@ -87,7 +75,7 @@ def prepare(
     """Make a labelled data set: audio files, and manifests of questions and answers about them."""
     from data_pipelines.score_corpus import ScoreCorpusConfig
 
-    assert source is Source.score_corpus
+    assert source == "score-corpus"
     print(json.dumps(commands.prepare(out, ScoreCorpusConfig(seed=seed), workers), indent=1))
 
 
@@ -126,7 +114,7 @@ def ask(
     top_p: Annotated[float, typer.Option(help="Sample from the likeliest tokens that add up to this.")] = 1.0,
     top_k: Annotated[int, typer.Option(help="Sample from this many likeliest tokens; 0: all.", min=0)] = 0,
     seed: Annotated[int, typer.Option(help="Of the sampling.", min=0)] = 0,
-    dtype: Annotated[DType, typer.Option(help="What the model computes in.")] = DType.float32,
+    dtype: Annotated[Literal["float32", "bfloat16"], typer.Option(help="What the model computes in.")] = "float32",
     as_json: Annotated[bool, typer.Option("--json", help="Print the answer with what was heard.")] = False,
 ) -> None:
     """Ask a question about one song or several.
@@ -145,7 +133,7 @@ def ask(
         top_p=top_p,
         top_k=top_k,
         seed=seed,
-        dtype=dtype.value,
+        dtype=dtype,
         as_json=as_json,
     )
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from importlib.resources import files
 from itertools import accumulate
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from rich.console import Console
 
@@ -98,7 +98,7 @@ def ask(
     top_p: float = 1.0,
     top_k: int = 0,
     seed: int = 0,
-    dtype: str = "float32",
+    dtype: Literal["float32", "bfloat16"] = "float32",
     as_json: bool = False,
 ) -> None:
     """Asks about songs; prints the answer, and on standard error what of a song was not heard."""

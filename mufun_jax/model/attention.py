@@ -23,9 +23,10 @@ def attention(
     B, L, N, H = queries.shape
     C, K = keys.shape[1:3]
     group = N // K
-    grouped = (queries * H**-0.5).reshape(B, L, K, group, H).transpose(0, 2, 3, 1, 4).reshape(B, K, group * L, H)
+    grouped = queries.reshape(B, L, K, group, H).transpose(0, 2, 3, 1, 4).reshape(B, K, group * L, H)
     keys, values = keys.transpose(0, 2, 1, 3), values.transpose(0, 2, 1, 3)
-    logits = jnp.einsum("BKMH,BKCH->BKMC", grouped, keys, preferred_element_type=jnp.float32)
+    # Scaled in float32: 1 / sqrt(128) is no bfloat16 number, and scaled queries would be rounded once more.
+    logits = jnp.einsum("BKMH,BKCH->BKMC", grouped, keys, preferred_element_type=jnp.float32) * H**-0.5
     if mask is not None:
         logits = jnp.where(mask[:, :, None], logits.reshape(B, K, group, L, C), MASKED).reshape(B, K, group * L, C)
     weights = jnp.exp(logits - jax.lax.stop_gradient(logits.max(-1, keepdims=True)))

@@ -4,6 +4,9 @@ Parameters are float32 by default and carry logical axis names; `dtype` is what 
 Norms are computed in float32.
 """
 
+from collections.abc import Callable
+from typing import Any, cast
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -13,6 +16,13 @@ from mufun_jax import axes
 
 DType = jnp.dtype | type
 WHISPER_NORM_EPSILON = 1e-5  # of every layer norm in Whisper
+
+
+def parameter(
+    module: nn.Module, name: str, init: Callable[..., Any], logical_axes: tuple[str, ...], shape: tuple[int, ...]
+) -> jax.Array:
+    """A parameter of `module`, its axes named for the sharding rules."""
+    return cast(jax.Array, module.param(name, nn.with_logical_partitioning(init, logical_axes), shape))
 
 
 class Projection(nn.Module):
@@ -34,11 +44,11 @@ class Projection(nn.Module):
             1.0, "fan_in", "normal", in_axis=tuple(range(n)), out_axis=tuple(range(n, len(self.kernel_axes)))
         )
         shape = (*x.shape[-n:], *self.features)
-        kernel = self.param("kernel", nn.with_logical_partitioning(init, self.kernel_axes), shape)
+        kernel = parameter(self, "kernel", init, self.kernel_axes, shape)
         y = jnp.tensordot(x.astype(self.dtype), kernel.astype(self.dtype), axes=n)
         if self.bias:
-            zeros = nn.with_logical_partitioning(nn.initializers.zeros, self.kernel_axes[n:])
-            y = y + self.param("bias", zeros, self.features).astype(self.dtype)
+            bias = parameter(self, "bias", nn.initializers.zeros, self.kernel_axes[n:], self.features)
+            y = y + bias.astype(self.dtype)
         return y
 
 
@@ -62,7 +72,7 @@ class RMSNorm(nn.Module):
 
     @nn.compact
     def __call__(self, x: Float[Array, "*B D"]) -> Float[Array, "*B D"]:
-        scale = self.param("scale", nn.with_logical_partitioning(nn.initializers.ones, (axes.NORM,)), (x.shape[-1],))
+        scale = parameter(self, "scale", nn.initializers.ones, (axes.NORM,), (x.shape[-1],))
         x32 = x.astype(jnp.float32)
         normed = x32 * jax.lax.rsqrt(jnp.mean(jnp.square(x32), axis=-1, keepdims=True) + self.epsilon)
         return normed.astype(self.dtype) * scale.astype(self.dtype)

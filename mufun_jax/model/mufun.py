@@ -2,6 +2,7 @@
 
 import flax.linen as nn
 import jax.numpy as jnp
+from flax.linen.spmd import with_logical_constraint
 from jaxtyping import Array, Float, Int, Num
 
 from mufun_jax import axes
@@ -44,11 +45,11 @@ class MuFunModel(nn.Module):
         """Windows of 16 kHz samples to audio tokens, 10 a second. All rows' windows are one encoder batch."""
         rows, windows, length = samples.shape
         folded = samples.reshape(rows * windows, length)
-        folded = nn.with_logical_constraint(folded, (axes.WINDOWS, None))
+        folded = with_logical_constraint(folded, (axes.WINDOWS, None))
         log_mel = log_mel_spectrogram(folded, self.config.encoder.mel_bins)
         audio_tokens = self.connector(self.encoder(log_mel))
         audio_tokens = audio_tokens.reshape(rows, windows * audio_tokens.shape[1], audio_tokens.shape[2])
-        return nn.with_logical_constraint(audio_tokens, (axes.ROWS, None, None))
+        return with_logical_constraint(audio_tokens, (axes.ROWS, None, None))
 
     def splice(
         self,
@@ -60,7 +61,7 @@ class MuFunModel(nn.Module):
         text = self.decoder.embed(tokens)
         audio = jnp.take_along_axis(audio_tokens, jnp.maximum(audio_slot, 0)[:, :, None], axis=1)
         embeddings = jnp.where((audio_slot >= 0)[:, :, None], audio, text)
-        return nn.with_logical_constraint(embeddings, (axes.ROWS, axes.POSITIONS, None))
+        return with_logical_constraint(embeddings, (axes.ROWS, axes.POSITIONS, None))
 
     def prefill(
         self,
@@ -80,8 +81,9 @@ class MuFunModel(nn.Module):
         else:
             embeddings = self.decoder.embed(tokens)
         mask = cache_mask(positions, cache.keys.shape[2])
-        hidden, cache = self.decoder(embeddings, positions, mask, cache)
-        return self.decoder.logits(jnp.take_along_axis(hidden, last[:, None, None], axis=1)[:, 0]), cache
+        hidden, filled = self.decoder(embeddings, positions, mask, cache)
+        assert filled is not None
+        return self.decoder.logits(jnp.take_along_axis(hidden, last[:, None, None], axis=1)[:, 0]), filled
 
     def decode_step(
         self, token: Int[Array, " R"], position: Int[Array, " R"], cache: KVCache
@@ -90,5 +92,6 @@ class MuFunModel(nn.Module):
         positions = position[:, None]
         embeddings = self.decoder.embed(token[:, None])
         mask = cache_mask(positions, cache.keys.shape[2])
-        hidden, cache = self.decoder(embeddings, positions, mask, cache)
-        return self.decoder.logits(hidden[:, 0]), cache
+        hidden, longer = self.decoder(embeddings, positions, mask, cache)
+        assert longer is not None
+        return self.decoder.logits(hidden[:, 0]), longer

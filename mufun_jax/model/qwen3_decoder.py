@@ -8,7 +8,7 @@ from mufun_jax import axes
 from mufun_jax.config import DecoderConfig
 from mufun_jax.model.attention import attention
 from mufun_jax.model.kv_cache import KVCache
-from mufun_jax.model.layers import DType, Projection, RMSNorm, rotate
+from mufun_jax.model.layers import DType, Projection, RMSNorm, parameter, rotate
 
 _EMBEDDING_INIT = nn.initializers.normal(stddev=0.02)  # Qwen3's initializer_range
 
@@ -22,17 +22,14 @@ class Qwen3Decoder(nn.Module):
 
     def setup(self) -> None:
         config = self.config
-        self.embedding = self.param(
-            "embedding",
-            nn.with_logical_partitioning(_EMBEDDING_INIT, (axes.VOCAB, axes.EMBED)),
-            (config.vocab_size, config.width),
-        )
+        embedding_shape = (config.vocab_size, config.width)
+        self.embedding = parameter(self, "embedding", _EMBEDDING_INIT, (axes.VOCAB, axes.EMBED), embedding_shape)
         layer = nn.remat(DecoderLayer, prevent_cse=False) if self.rematerialize else DecoderLayer
         self.layers = nn.scan(
             layer,
             variable_axes={"params": 0},
             split_rngs={"params": True},
-            in_axes=(nn.broadcast, nn.broadcast, 0),
+            in_axes=(nn.broadcast, nn.broadcast, 0),  # pyright: ignore[reportArgumentType]
             length=config.layers,
             metadata_params={nn.PARTITION_NAME: axes.LAYERS},
         )(config, self.dtype)

@@ -9,7 +9,7 @@ from jaxtyping import Array, Float
 from mufun_jax import axes
 from mufun_jax.config import CONVOLUTION_STRIDE, EncoderConfig
 from mufun_jax.model.attention import attention
-from mufun_jax.model.layers import DType, Projection, layer_norm
+from mufun_jax.model.layers import DType, Projection, layer_norm, parameter
 
 _LONGEST_WAVELENGTH = 10_000.0  # of the position table
 # A fresh encoder starts with a lower position table than Whisper's and with larger convolutions: at Whisper's scale
@@ -36,11 +36,8 @@ class WhisperEncoder(nn.Module):
         config = self.config
         hidden = nn.gelu(self._convolution("conv1", axes.MEL, stride=1)(log_mel.astype(self.dtype)), False)
         hidden = nn.gelu(self._convolution("conv2", axes.EMBED, CONVOLUTION_STRIDE)(hidden), False)
-        positions = self.param(
-            "positions",
-            nn.with_logical_partitioning(_fresh_positions, (axes.FRAMES, axes.EMBED)),
-            (config.frames, config.width),
-        )
+        table = (axes.FRAMES, axes.EMBED)
+        positions = parameter(self, "positions", _fresh_positions, table, (config.frames, config.width))
         hidden = hidden + positions.astype(self.dtype)
 
         pooled, depth = [], 0

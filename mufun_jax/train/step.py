@@ -1,6 +1,7 @@
 """One training step: a pure function of (state, batch)."""
 
 from collections.abc import Callable
+from typing import cast
 
 import jax
 import jax.numpy as jnp
@@ -32,7 +33,7 @@ def make_train_step(run: RunConfig, trained_parts: tuple[str, ...]) -> TrainStep
         trained, frozen = split_params(state.params, trained_parts)
 
         def loss_of(trained):
-            logits = model.apply({"params": {**frozen, **trained}}, batch)
+            logits = cast(jax.Array, model.apply({"params": {**frozen, **trained}}, batch))
             return masked_cross_entropy(logits, batch.targets, batch.target_weights)
 
         (loss, counts), gradients = jax.value_and_grad(loss_of, has_aux=True)(trained)

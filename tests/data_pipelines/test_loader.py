@@ -27,6 +27,10 @@ def encoder_of(run, tokenizer, **changes):
     return ExampleEncoder(tokenizer, run.model.encoder, budget, "train", longest_audio=9.0)
 
 
+def ids(mixed, indices):
+    return [mixed[i].id for i in indices]
+
+
 def question(path, segment=None, text="<audio>\nHigh?"):
     return Example("one", (path,), (segment,), (Turn(text, "low"),), None)
 
@@ -68,25 +72,25 @@ def test_a_bad_file_stops_the_loader_and_is_named(corpus, tokenizer):
 
 def test_every_example_comes_once_an_epoch_in_a_new_order(corpus):
     mixed = mix_manifests(corpus, {"notes": 1.0}, seed=3)
-    epochs = [[mixed[i].id for i in range(epoch * 12, epoch * 12 + 12)] for epoch in range(3)]
+    epochs = [ids(mixed, range(epoch * 12, epoch * 12 + 12)) for epoch in range(3)]
     everything = {example.id for example in read_manifest(corpus / "notes.json")}
     assert all(set(epoch) == everything for epoch in epochs)
     assert epochs[0] != epochs[1] != epochs[2]
-    assert [mix_manifests(corpus, {"notes": 1.0}, seed=3)[i].id for i in range(12)] == epochs[0]
-    assert [mix_manifests(corpus, {"notes": 1.0}, seed=4)[i].id for i in range(12)] != epochs[0]
+    assert ids(mix_manifests(corpus, {"notes": 1.0}, seed=3), range(12)) == epochs[0]
+    assert ids(mix_manifests(corpus, {"notes": 1.0}, seed=4), range(12)) != epochs[0]
 
 
 def test_weights_are_shares_of_examples(corpus):
     mixed = mix_manifests(corpus, {"notes": 3.0, "songs": 1.0}, seed=0)
-    names = [mixed[i].id[:5] for i in range(400)]
+    names = [name[:5] for name in ids(mixed, range(400))]
     assert names.count("songs") == 100
 
 
 def test_processes_share_the_examples(corpus, tokenizer):
     run = tiny_run(corpus)
     mixed = mix_manifests(corpus, run.stages["align"].mixture, seed=0)
-    whole = [mixed[i].id for i in range(12)]
-    parts = [[mixed[process::2][i].id for i in range(6)] for process in range(2)]
+    whole = ids(mixed, range(12))
+    parts = [ids(mixed[process::2], range(6)) for process in range(2)]
     assert [one for pair in zip(*parts, strict=True) for one in pair] == whole
     batch = next(load_batches(run, run.stages["align"], tokenizer, 0, process=1, processes=2))["batch"]
     assert batch.tokens.shape == (1, 192)

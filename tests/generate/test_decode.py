@@ -114,14 +114,19 @@ def test_prefill_gives_the_uncached_logits():
 
 def test_a_row_stops_at_the_end_of_its_turn_and_others_go_on(greedy):
     prompts = make_prompts(PROMPTS)
-    row = 2
-    end = int(greedy[row, 3])
+    # An end in the midst of some row, after which that row would say something else, and that some row never says.
+    end = next(
+        int(token)
+        for row in greedy
+        for step, token in enumerate(row[:-1])
+        if step and token not in row[:step] and row[step + 1] != token and not (greedy == token).any(1).all()
+    )
     tokens, lengths = run(prompts, end=jnp.int32(end))
     for number, expected in enumerate(greedy.tolist()):
         length = expected.index(end) if end in expected else NEW
         assert lengths[number] == length
         assert tokens[number].tolist() == expected[:length] + [end] * (NEW - length)
-    assert lengths.min() <= 3
+    assert lengths.min() < NEW
     assert lengths.max() == NEW
 
 
@@ -142,18 +147,14 @@ def test_these_are_greedy(sampling):
     np.testing.assert_array_equal(drawn, np.broadcast_to(logits.argmax(-1), drawn.shape))
 
 
-def test_the_same_seed_draws_the_same_and_another_another():
+def test_a_seed_draws_the_same_again_and_each_step_and_row_apart():
+    """All tokens are as likely, so a row of one repeated token would betray a repeated key."""
     prompts = make_prompts(PROMPTS)
-    first, again, other = (run(prompts, sampling=Sampling(1.0), seed=seed)[0] for seed in (5, 5, 6))
+    first, again, other = (run(prompts, sampling=Sampling(1e6), seed=seed)[0] for seed in (5, 5, 6))
     np.testing.assert_array_equal(first, again)
     assert (first != other).any()
-
-
-def test_each_step_draws_with_its_own_key():
-    """At a temperature at which all tokens are as likely, a row of one repeated token would betray a repeated key."""
-    tokens, _ = run(make_prompts(PROMPTS), sampling=Sampling(1e6))
-    assert all(len(set(row)) > NEW / 2 for row in tokens.tolist())
-    assert len({tuple(row) for row in tokens.tolist()}) == len(PROMPTS)
+    assert all(len(set(row)) > NEW / 2 for row in first.tolist())
+    assert len({tuple(row) for row in first.tolist()}) == len(PROMPTS)
 
 
 @pytest.mark.parametrize(
