@@ -89,6 +89,12 @@ class ScoreCorpusConfig:
     held_out_songs: int = 12
     seed: int = 0
 
+    @property
+    def clips(self) -> int:
+        """Clips of all kinds, of both splits."""
+        train = self.train_notes + self.train_excerpts + self.train_songs
+        return train + self.held_out_notes + self.held_out_excerpts + self.held_out_songs
+
 
 @dataclass
 class _Plan:
@@ -106,11 +112,11 @@ def render_score_corpus(
     config: ScoreCorpusConfig,
     *,
     workers: int = 2,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> dict:
     """Write the corpus to the folder `out`, whole or not at all, and return its report.
 
-    `progress` is called with clips done and clips in all. An `out` that holds this corpus already is left as
+    `progress` is called with pieces read plus clips rendered, and with both in all. An `out` that holds this corpus already is left as
     it is. Raises UserError if a package is not installed or `out` holds something else. A script that asks
     for more than one worker needs the usual `if __name__ == "__main__"`: each worker imports it again.
     """
@@ -127,9 +133,13 @@ def render_score_corpus(
         for kind in ("notes", "excerpts", "songs"):
             (aside / "audio" / kind).mkdir(parents=True)
         with _worker_map(workers) as mapped:
-            train, held_out, left_out = _draw_pieces(config, mapped)
+            total = config.pieces + config.clips
+            train, held_out, left_out = _draw_pieces(config, mapped, lambda read: progress(read, total))
             plan = _make_plan(config, train, held_out)
-            seconds = _render(plan.clips, aside, soundfont, mapped, progress)
+            assert len(plan.clips) == config.clips
+            seconds = _render(
+                plan.clips, aside, soundfont, mapped, lambda rendered: progress(config.pieces + rendered, total)
+            )
         report = _report(config, plan, seconds, soundfont, [train, held_out], left_out)
         for name, entries in plan.entries.items():
             _write_json(aside / f"{name}.json", entries)
@@ -185,7 +195,9 @@ def _batches(items: Sequence, size: int) -> list[list]:
     return [list(items[i : i + size]) for i in range(0, len(items), size)]
 
 
-def _draw_pieces(config: ScoreCorpusConfig, mapped: Mapped) -> tuple[list[Piece], list[Piece], Counter[str]]:
+def _draw_pieces(
+    config: ScoreCorpusConfig, mapped: Mapped, progress: Callable[[int], None]
+) -> tuple[list[Piece], list[Piece], Counter[str]]:
     """Training pieces, held-out pieces, and how many tunes were left out, by reason.
 
     Duplicates go before the split, so a tune and its copy cannot stand on both sides.
@@ -206,6 +218,7 @@ def _draw_pieces(config: ScoreCorpusConfig, mapped: Mapped) -> tuple[list[Piece]
                 left_out["duplicate of another tune"] += 1
             else:
                 pieces.append(found)
+                progress(min(len(pieces), config.pieces))
     # All that were read count as read, so more than were asked for may be left.
     del pieces[config.pieces :]
     if len(pieces) < config.pieces:
@@ -319,7 +332,7 @@ def _render(
     folder: Path,
     soundfont: Path,
     mapped: Mapped,
-    progress: Callable[[int, int], None] | None,
+    progress: Callable[[int], None],
 ) -> dict[str, float]:
     """Render every clip; path to length in seconds."""
     seconds: dict[str, float] = {}
@@ -327,8 +340,7 @@ def _render(
     rendered = mapped(partial(write_clips, str(folder), str(soundfont)), batches)
     for batch, lengths in zip(batches, rendered, strict=True):
         seconds.update(zip((clip.path for clip in batch), lengths, strict=True))
-        if progress is not None:
-            progress(len(seconds), len(clips))
+        progress(len(seconds))
     return seconds
 
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from rich.console import Console
 
+from mufun_jax.errors import UserError
 from mufun_jax.progress import progress_bar
 
 if TYPE_CHECKING:  # the library is imported by the commands that need it: `mufun --help` need not wait for JAX
@@ -105,6 +106,8 @@ def ask(
     from mufun_jax.generate.chat import MuFun, make_question
     from mufun_jax.generate.sample import Sampling
 
+    if not songs:
+        raise UserError(f"no song given: write the audio file before the question {question!r}")
     prompt = make_question(question, list(songs), [segment] * len(songs))
     messages = Console(stderr=True, highlight=False, markup=False)
     with messages.status("Loading the model"):

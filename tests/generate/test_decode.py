@@ -14,7 +14,8 @@ from mufun_jax.generate.sample import Sampling, sample
 from mufun_jax.model.mufun import MuFunModel
 from tests.tiny import random_params, random_windows, relative_error, tiny_decoder, tiny_encoder, tiny_model
 
-CONFIG = tiny_model(tiny_encoder(layers=2, taps=(0, 2)), tiny_decoder(layers=2))
+# Untied: a tied head with random weights says the last token again and again.
+CONFIG = tiny_model(tiny_encoder(layers=2, taps=(0, 2)), tiny_decoder(layers=2, tied_embeddings=False))
 MODEL = MuFunModel(CONFIG)
 PARAMS = random_params(CONFIG)
 NEVER = jnp.int32(-7)  # no token is this end of turn
@@ -89,6 +90,7 @@ def test_each_token_is_what_the_whole_forward_pass_says(greedy):
         tokens[np.arange(len(at)), at] = logits[np.arange(len(at)), at - 1].argmax(-1)
         np.testing.assert_array_equal(greedy[:, step], tokens[np.arange(len(at)), at])
     assert len({tuple(row) for row in greedy.tolist()}) == len(PROMPTS), "the prompts have different answers"
+    assert sum(len(set(row)) > NEW / 2 for row in greedy.tolist()) >= 2, "and steps have different tokens"
 
 
 def test_a_prompt_in_a_batch_gets_what_it_gets_alone(greedy):

@@ -70,8 +70,8 @@ def test_attention_is_as_exact_as_pytorchs(head_size):
     values = bfloat16_numbers(2, 40, 2, head_size, seed=3)
 
     def by_torch(dtype: torch.dtype) -> np.ndarray:
-        heads_first = [x.to(dtype).transpose(1, 2) for x in (queries, keys, values)]
-        result = torch.nn.functional.scaled_dot_product_attention(*heads_first, enable_gqa=True)
+        q, k, v = (x.to(dtype).transpose(1, 2) for x in (queries, keys, values))
+        result = torch.nn.functional.scaled_dot_product_attention(q, k, v, enable_gqa=True)
         return result.transpose(1, 2).double().numpy()
 
     exact = by_torch(torch.float64)
