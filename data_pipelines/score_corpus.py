@@ -116,9 +116,10 @@ def render_score_corpus(
 ) -> dict:
     """Write the corpus to the folder `out`, whole or not at all, and return its report.
 
-    `progress` is called with pieces read plus clips rendered, and with both in all. An `out` that holds this corpus already is left as
-    it is. Raises UserError if a package is not installed or `out` holds something else. A script that asks
-    for more than one worker needs the usual `if __name__ == "__main__"`: each worker imports it again.
+    `progress` is called with pieces read plus clips rendered, and with both in all. An `out` that holds this
+    corpus already is left as it is. Raises UserError if a package is not installed or `out` holds something
+    else. A script that asks for more than one worker needs the usual `if __name__ == "__main__"`: each worker
+    imports it again.
     """
     out = Path(out)
     _check_counts(config, workers)

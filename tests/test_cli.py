@@ -45,11 +45,22 @@ def one_line(err: str) -> str:
     return err
 
 
-@pytest.mark.parametrize("suffix", ["wav", "flac", "ogg", "mp3", "aiff", "WAV"])
-def test_ask_takes_any_format_rate_and_channel_count(run, checkpoint, tmp_path, suffix):
+@pytest.mark.parametrize(
+    ("suffix", "rate", "channels"),
+    [
+        ("wav", 22_050, 2),
+        ("flac", 96_000, 6),
+        ("ogg", 44_100, 2),
+        ("mp3", 32_000, 1),
+        ("aiff", 8_000, 1),
+        ("OPUS", 48_000, 2),
+    ],
+)
+def test_ask_takes_any_format_rate_and_channel_count(run, checkpoint, tmp_path, suffix, rate, channels):
     song = tmp_path / f"song.{suffix}"
-    samples = np.random.default_rng(0).normal(0, 0.1, (22_050 * 3, 2)).astype(np.float32)
-    soundfile.write(song, samples, 22_050)
+    samples = np.random.default_rng(0).normal(0, 0.1, (rate * 3, channels)).astype(np.float32)
+    container = {"format": "OGG", "subtype": "OPUS"} if suffix == "OPUS" else {}
+    soundfile.write(song, samples, rate, **container)
     code, out, _ = run("ask", song, "High?", "--checkpoint", checkpoint, "--json", "--max-new-tokens", 4)
     assert code == 0
     answer = json.loads(out)

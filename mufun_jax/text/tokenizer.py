@@ -1,8 +1,12 @@
 """Tokenizers: Qwen3's, read from a folder, and the nano model's own small byte-level BPE."""
 
+import os
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
+
+# Only its tokenizers are used: that PyTorch is absent is no news to anyone. Read when transformers is imported.
+os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")
 
 from tokenizers import Tokenizer as FastTokenizer
 from tokenizers import decoders, models, pre_tokenizers, trainers

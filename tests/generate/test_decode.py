@@ -90,7 +90,7 @@ def test_each_token_is_what_the_whole_forward_pass_says(greedy):
         tokens[np.arange(len(at)), at] = logits[np.arange(len(at)), at - 1].argmax(-1)
         np.testing.assert_array_equal(greedy[:, step], tokens[np.arange(len(at)), at])
     assert len({tuple(row) for row in greedy.tolist()}) == len(PROMPTS), "the prompts have different answers"
-    assert sum(len(set(row)) > NEW / 2 for row in greedy.tolist()) >= 2, "and steps have different tokens"
+    assert len(np.unique(greedy)) > NEW, "and many different tokens"
 
 
 def test_a_prompt_in_a_batch_gets_what_it_gets_alone(greedy):
