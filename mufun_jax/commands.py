@@ -150,7 +150,7 @@ def demo(workdir: Path, *, seed: int, quick: bool, workers: int) -> None:
 
     _output.rule("4. Two questions about a song")
     song = min((corpus / "audio" / "songs").glob("heldout-*.flac"))
-    for question in ("Which instrument is this?", "What is the meter?"):
+    for question in ("Which instrument is this?", "What key is this in?"):
         _output.print(f'$ mufun ask {song} "{question}" --checkpoint {checkpoint}', soft_wrap=True)
         ask([str(song)], question, checkpoint)
     _output.print("Ask your own:", f'  mufun ask SONG "question" --checkpoint {checkpoint}', sep="\n", soft_wrap=True)

@@ -4,27 +4,28 @@ import json
 from dataclasses import asdict
 from pathlib import Path
 
+from rich import box
 from rich.table import Table
 
 from mufun_jax.evaluate.run import TaskScore
 
 
 def score_table(scores: dict[str, TaskScore]) -> Table:
-    """One line a task. A task is marked as heard where its interval lies above all three baselines."""
-    table = Table(title="Accuracy on held-out pieces")
-    table.add_column("task")
-    for heading in ("n", "accuracy", "95 % interval", "commonest answer", "no audio", "another song", "heard"):
-        table.add_column(heading, justify="right")
+    """One line a task. A task is heard where its whole interval lies above all three baselines."""
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    table.add_column("task", no_wrap=True)
+    for heading in ("n", "accuracy", "95 %", "commonest\nanswer", "no\naudio", "another\nsong", "heard"):
+        table.add_column(heading, justify="right", no_wrap=True)
     for task, score in scores.items():
         low, high = score.interval
         table.add_row(
             task,
             str(score.n),
-            f"{score.accuracy:.3f}",
-            f"{low:.3f} to {high:.3f}",
-            f"{score.majority:.3f}",
-            f"{score.no_audio:.3f}",
-            f"{score.wrong_audio:.3f}",
+            f"{score.accuracy:.2f}",
+            f"{low:.2f} to {high:.2f}",
+            f"{score.majority:.2f}",
+            f"{score.no_audio:.2f}",
+            f"{score.wrong_audio:.2f}",
             "yes" if is_heard(score) else "no",
         )
     return table
