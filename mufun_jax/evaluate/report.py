@@ -12,7 +12,7 @@ from mufun_jax.evaluate.run import TaskScore
 
 def score_table(scores: dict[str, TaskScore]) -> Table:
     """One line a task. A task is heard where its whole interval lies above all three baselines."""
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1))
     table.add_column("task", no_wrap=True)
     for heading in ("n", "accuracy", "95 %", "commonest\nanswer", "no\naudio", "another\nsong", "heard"):
         table.add_column(heading, justify="right", no_wrap=True)
@@ -22,7 +22,7 @@ def score_table(scores: dict[str, TaskScore]) -> Table:
             task,
             str(score.n),
             f"{score.accuracy:.2f}",
-            f"{low:.2f} to {high:.2f}",
+            f"{low:.2f}–{high:.2f}",
             f"{score.majority:.2f}",
             f"{score.no_audio:.2f}",
             f"{score.wrong_audio:.2f}",

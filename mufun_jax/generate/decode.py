@@ -39,20 +39,10 @@ def generate(
 ) -> tuple[Int[Array, "R new"], Int[Array, " R"]]:
     """Answers of a batch: [R, max_new_tokens] tokens and the number of them before the end of the turn.
 
-    Rows stop at `end_of_turn`; the loop ends when all have. A row's tokens are those it would get alone.
+    Rows stop at `end_of_turn`; the loop ends when all have. Greedy, a row's tokens are those it gets alone.
     """
     rows, length = prompts.tokens.shape
-    variables = {"params": params}
-    cache = KVCache.empty(model.config.decoder, rows, length + max_new_tokens, model.dtype)
-    logits, cache = model.apply(
-        variables,
-        prompts.tokens,
-        prompts.audio_slot,
-        prompts.samples,
-        prompts.lengths - 1,
-        cache,
-        method=MuFunModel.prefill,
-    )
+    logits, cache = prefill(model, params, prompts, slots=length + max_new_tokens)
     answer = jnp.full((rows, max_new_tokens), end_of_turn, jnp.int32)
 
     def unfinished(carry) -> Bool[Array, ""]:
@@ -64,7 +54,9 @@ def generate(
         token = sample(logits, sampling, jax.random.fold_in(key, step))
         token = jnp.where(done, end_of_turn, token)
         answer = answer.at[:, step].set(token)
-        logits, cache = model.apply(variables, token, prompts.lengths + step, cache, method=MuFunModel.decode_step)
+        logits, cache = model.apply(
+            {"params": params}, token, prompts.lengths + step, cache, method=MuFunModel.decode_step
+        )
         return step + 1, logits, cache, answer, done | (token == end_of_turn)
 
     start = (jnp.zeros((), jnp.int32), logits, cache, answer, jnp.zeros(rows, bool))
@@ -76,9 +68,14 @@ def generate(
 @partial(jax.jit, static_argnames=("model",))
 def next_token_logits(model: MuFunModel, params: Params, prompts: Prompts) -> Num[Array, "R V"]:
     """Logits after each prompt, float32."""
-    rows, length = prompts.tokens.shape
-    cache = KVCache.empty(model.config.decoder, rows, length, model.dtype)
-    logits, _ = model.apply(
+    logits, _ = prefill(model, params, prompts, slots=prompts.tokens.shape[1])
+    return logits
+
+
+def prefill(model: MuFunModel, params: Params, prompts: Prompts, slots: int) -> tuple[Num[Array, "R V"], KVCache]:
+    """Runs the prompts into a fresh cache of so many slots; logits after each prompt."""
+    cache = KVCache.empty(model.config.decoder, prompts.tokens.shape[0], slots, model.dtype)
+    return model.apply(
         {"params": params},
         prompts.tokens,
         prompts.audio_slot,
@@ -87,4 +84,3 @@ def next_token_logits(model: MuFunModel, params: Params, prompts: Prompts) -> Nu
         cache,
         method=MuFunModel.prefill,
     )
-    return logits

@@ -17,9 +17,6 @@ from data_pipelines.score_corpus import ScoreCorpusConfig, render_score_corpus
 from data_pipelines.score_pieces import DUPLICATE_INTERVALS, Piece
 from mufun_jax.errors import UserError
 
-for package in ("music21", "pretty_midi", "tinysoundfont"):
-    pytest.importorskip(package)
-
 TINY = ScoreCorpusConfig(
     pieces=12,
     train_notes=10,

@@ -12,8 +12,6 @@ from data_pipelines.score_pieces import (
     read_tune_texts,
 )
 
-pytest.importorskip("music21")
-
 SCALE = "GABc d2g2|f2ed c2BA|"
 
 

@@ -21,9 +21,6 @@ from data_pipelines.score_render import (
     synthesise,
 )
 
-pytest.importorskip("tinysoundfont")
-pytest.importorskip("pretty_midi")
-
 
 @pytest.fixture(scope="module")
 def soundfont() -> str:
