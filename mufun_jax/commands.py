@@ -117,7 +117,7 @@ def ask(
         answer = model.answer([prompt], max_new_tokens=max_new_tokens, sampling=sampling, seed=seed)[0]
     for heard in answer.heard:
         for warning in heard.warnings:
-            print(f"warning: {heard.file}: {warning}", file=sys.stderr)
+            print(f"warning: {warning}", file=sys.stderr)
         if heard.seconds_dropped:
             print(
                 f"note: {heard.file}: {heard.seconds_used:g} s were heard, from {heard.start:g} s on; "
