@@ -1,6 +1,7 @@
 """Prefill and cached decoding of a batch of prompts, under jit."""
 
 from functools import partial
+from typing import cast
 
 import flax.struct
 import jax
@@ -75,7 +76,7 @@ def next_token_logits(model: MuFunModel, params: Params, prompts: Prompts) -> Nu
 def prefill(model: MuFunModel, params: Params, prompts: Prompts, slots: int) -> tuple[Num[Array, "R V"], KVCache]:
     """Runs the prompts into a fresh cache of so many slots; logits after each prompt."""
     cache = KVCache.empty(model.config.decoder, prompts.tokens.shape[0], slots, model.dtype)
-    return model.apply(
+    filled = model.apply(
         {"params": params},
         prompts.tokens,
         prompts.audio_slot,
@@ -84,3 +85,4 @@ def prefill(model: MuFunModel, params: Params, prompts: Prompts, slots: int) -> 
         cache,
         method=MuFunModel.prefill,
     )
+    return cast(tuple[jax.Array, KVCache], filled)

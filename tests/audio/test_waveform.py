@@ -241,7 +241,3 @@ def test_ordinary_overs_are_left_alone(write):
     loaded = load_waveform(write(samples))
     np.testing.assert_array_equal(loaded.samples, samples)
     assert loaded.warnings == ()
-
-
-def cut(stream: bytes) -> bytes:
-    return stream[: int(0.6 * len(stream))]

@@ -42,8 +42,8 @@ def test_an_example_is_its_audio_and_its_text(corpus, tokenizer):
     assert (encoded.audio_slot >= 0).sum() == 2 * run.model.encoder.tokens_per_window
     assert encoded.dropped_windows == 0
     text = encoded.tokens[encoded.audio_slot < 0]
-    assert tokenizer.decode(text).endswith("USER: \nHigh? ASSISTANT: low")
-    assert tokenizer.decode(encoded.targets) == " low"
+    assert tokenizer.decode(text.tolist()).endswith("USER: \nHigh? ASSISTANT: low")
+    assert tokenizer.decode(encoded.targets.tolist()) == " low"
     assert encoded.targets[-1] == tokenizer.end_of_turn
     np.testing.assert_array_equal(encoded.tokens[encoded.target_index + 1], encoded.targets)
 

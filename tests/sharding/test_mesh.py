@@ -54,7 +54,8 @@ results = []
 for mesh in sys.argv[3:]:
     sizes = dict(data=1, fsdp=1, tensor=1, context=1) | {k: int(v) for k, v in (p.split("=") for p in mesh.split(","))}
     settings = [f"mesh.{axis}={size}" for axis, size in sizes.items()] + ["mesh.simulated_devices=4"]
-    settings += [f"data={corpus}", "curriculum=('align',)", "stages.align.steps=2", "stages.align.rows=4"]
+    settings += [f"data={corpus}", "curriculum=('align',)", "stages.align.steps=2"]
+    settings += [f"stages.{name}.rows=4" for name in ("warmup", "align", "long")]
     settings += ["model.decoder.kv_heads=2"]
     run = load_run_config(corpus / "tiny.py", settings)
     simulate_devices(run.mesh)
