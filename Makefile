@@ -30,7 +30,7 @@ demo: setup
 lint: setup-test
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/pyright
+	$(BIN)/pyright --pythonpath $(BIN)/python
 
 test: setup-test
 	$(BIN)/pytest -m "not slow"

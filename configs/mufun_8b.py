@@ -2,10 +2,10 @@
 
     mufun train --config configs/mufun_8b.py --workdir WORKDIR --set data=FOLDER --set tokenizer=FOLDER
 
-Stages, batch sizes, learning rate, warmup and lengths are those of the original's example scripts (arXiv 2508.01178
-gives what trains, not its figures): global batch 384 at 768 positions and 144 at 4,096, AdamW (0.9, 0.999, 1e-8),
-2e-5 after 3 % of linear warmup, then a cosine, no weight decay, clipping at 1.0, bfloat16 compute. Here one row is
-one packed row, not one example. `steps` depend on the data: set them with --set stages.NAME.steps=N.
+What trains in each stage is from arXiv 2508.01178; lengths and optimizer are those of the original's example scripts:
+768 and 4,096 positions, AdamW (0.9, 0.999, 1e-8), 2e-5 after 3 % of linear warmup, then a cosine, no weight decay,
+clipping at 1.0, bfloat16 compute. Their global batches of 384 and 144 examples are 512 and 256 packed rows here, so
+that 256 chips share them evenly. `steps` depend on the data: set them with --set stages.NAME.steps=N.
 
 Each manifest is a JSON list in the original's format, in the folder `data`. The mesh splits parameters over 128 chips
 and runs two such groups side by side; configs/nano.py is the same file with small numbers.
