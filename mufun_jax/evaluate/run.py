@@ -45,15 +45,12 @@ def evaluate(
         "no_audio": [without_audio(item) for item in everything],
         "wrong_audio": [with_audio(item, others[id(item)]) for item in everything],
     }
-    total, done, replies = len(conditions) * len(everything), 0, {}
+    total, replies = len(conditions) * len(everything), {}
     for condition, questions in conditions.items():
-        before = done
-
-        def advance(answered: int, before: int = before) -> None:
-            progress(before + answered, total)
-
-        replies[condition] = answer_all(model, questions, advance)
-        done += len(questions)
+        before = len(replies) * len(everything)
+        replies[condition] = answer_all(
+            model, questions, lambda answered, before=before: progress(before + answered, total)
+        )
     right = {
         condition: {id(item): is_correct(reply, item.answer) for item, reply in zip(everything, texts, strict=True)}
         for condition, texts in replies.items()
@@ -77,7 +74,7 @@ def answer_all(model: MuFun, questions: Sequence[Question], progress: Callable[[
 
 
 def other_songs(items: list[Item]) -> list[Item]:
-    """For each question of a task another one whose audio it gets: each song is used, none for itself.
+    """For each question of a task another one whose audio it gets, never its own song's.
 
     Raises UserError where the task has questions on one song only.
     """

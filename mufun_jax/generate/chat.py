@@ -143,7 +143,7 @@ class MuFun:
         tokens, lengths = np.asarray(tokens), np.asarray(lengths)
         return [
             Answer(self.tokenizer.decode(row[:length].tolist()).strip(), bool(length < max_new_tokens), one.heard)
-            for row, length, one in zip(tokens, lengths, prepared, strict=False)
+            for row, length, one in zip(tokens, lengths, prepared, strict=True)
         ]
 
     def logits(

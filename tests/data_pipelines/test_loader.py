@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
 
+from data_pipelines import loader
 from data_pipelines.encode import Budget, ExampleEncoder
 from data_pipelines.loader import load_batches, mix_manifests
 from data_pipelines.manifest import Example, read_manifest
@@ -86,16 +87,25 @@ def test_weights_are_shares_of_examples(corpus):
     assert names.count("songs") == 100
 
 
-def test_processes_share_the_examples(corpus, tokenizer):
+def test_processes_share_the_examples(corpus, tokenizer, monkeypatch):
+    heard: dict[int, list[str]] = {}  # by encoder: the first process's goes on reading ahead
+
+    class Recording(ExampleEncoder):
+        def __call__(self, example):
+            heard.setdefault(id(self), []).append(example.id)
+            return super().__call__(example)
+
+    monkeypatch.setattr(loader, "ExampleEncoder", Recording)
     run = tiny_run(corpus)
-    mixed = mix_manifests(corpus, run.stages["align"].mixture, seed=0)
-    whole = ids(mixed, range(12))
-    parts = [ids(mixed[process::2], range(6)) for process in range(2)]
+    stage = run.stages["align"]
+    loaders = [load_batches(run, stage, tokenizer, 0, process=process, processes=2) for process in range(2)]
+    for batches in loaders:
+        assert next(batches)["batch"].tokens.shape == (1, 192)
+    parts = [read[:6] for read in heard.values()]
+    whole = ids(mix_manifests(corpus, stage.mixture, seed=0), range(12))
     assert [one for pair in zip(*parts, strict=True) for one in pair] == whole
-    batch = next(load_batches(run, run.stages["align"], tokenizer, 0, process=1, processes=2))["batch"]
-    assert batch.tokens.shape == (1, 192)
     with pytest.raises(ConfigError, match="2 rows do not divide over 3 processes"):
-        load_batches(run, run.stages["align"], tokenizer, 0, process=0, processes=3)
+        load_batches(run, stage, tokenizer, 0, process=0, processes=3)
 
 
 @pytest.mark.parametrize("taken", [0, 1, 7])
