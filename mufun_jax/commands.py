@@ -69,7 +69,11 @@ def train(run: "RunConfig", workdir: Path) -> Path:
 
 
 def evaluate(
-    benchmark: Path, checkpoint: Path, out: Path | None = None, tasks: list[str] | None = None
+    benchmark: Path,
+    checkpoint: str | Path,
+    out: Path | None = None,
+    tasks: list[str] | None = None,
+    dtype: Literal["float32", "bfloat16"] = "bfloat16",
 ) -> dict[str, "TaskScore"]:
     """Scores a model on a manifest, prints the table, and writes the scores as JSON."""
     from mufun_jax.evaluate.report import score_table, write_scores
@@ -78,7 +82,8 @@ def evaluate(
     from mufun_jax.generate.chat import MuFun
 
     items = load_items(benchmark, tasks)
-    model = MuFun.from_pretrained(checkpoint)
+    with progress_bar("Loading the model", "bytes") as advance:
+        model = MuFun.from_pretrained(checkpoint, dtype, advance=advance)
     with progress_bar("Evaluating") as advance:
         scores = evaluate(model, items, progress=advance)
     _output.print(score_table(scores))
@@ -91,7 +96,7 @@ def evaluate(
 def ask(
     songs: Sequence[str],
     question: str,
-    checkpoint: Path,
+    checkpoint: str | Path,
     *,
     segment: tuple[float, float] | None = None,
     max_new_tokens: int = 64,
@@ -99,7 +104,8 @@ def ask(
     top_p: float = 1.0,
     top_k: int = 0,
     seed: int = 0,
-    dtype: Literal["float32", "bfloat16"] = "float32",
+    dtype: Literal["float32", "bfloat16"] = "bfloat16",
+    quantize: Literal["int8"] | None = None,
     as_json: bool = False,
 ) -> None:
     """Asks about songs; prints the answer, and on standard error what of a song was not heard."""
@@ -110,8 +116,8 @@ def ask(
         raise UserError(f"no song given: write the audio file before the question {question!r}")
     prompt = make_question(question, list(songs), [segment] * len(songs))
     messages = Console(stderr=True, highlight=False, markup=False)
-    with messages.status("Loading the model"):
-        model = MuFun.from_pretrained(checkpoint, dtype)
+    with progress_bar("Loading the model", "bytes") as advance:
+        model = MuFun.from_pretrained(checkpoint, dtype, quantize=quantize, advance=advance)
     with messages.status("Listening (the first question of its length is compiled)"):
         sampling = Sampling(temperature, top_p, top_k)
         answer = model.answer([prompt], max_new_tokens=max_new_tokens, sampling=sampling, seed=seed)[0]
@@ -125,6 +131,113 @@ def ask(
                 file=sys.stderr,
             )
     print(json.dumps(answer.to_json()) if as_json else answer.text)
+
+
+def convert_from_hf(
+    folders: Sequence[str],
+    whisper: str | None,
+    qwen3: str | None,
+    connector: str | None,
+    *,
+    taps: str | None,
+    seed: int,
+    dtype: str | None,
+    max_shard_size: str,
+    overwrite: bool,
+) -> None:
+    """Writes a model folder from PyTorch's, and says what it wrote."""
+    from mufun_jax.convert.from_torch import from_hf, join
+
+    *sources, target = folders
+    options: dict[str, Any] = {
+        "taps": _layers(taps),
+        "dtype": dtype,
+        "shard_bytes": _bytes(max_shard_size),
+        "overwrite": overwrite,
+    }
+    if bool(whisper) != bool(qwen3):
+        raise UserError("--whisper and --qwen3 go together: a model needs both")
+    if len(sources) != (0 if whisper else 1):
+        wanted = "only DST goes with --whisper and --qwen3" if whisper else "give SRC and DST"
+        raise UserError(f"{len(folders)} folders given: {wanted}")
+    if connector and not whisper:
+        raise UserError("--connector goes with --whisper and --qwen3; a whole model has its own")
+    with progress_bar("Converting", "bytes") as advance:
+        if whisper and qwen3:
+            written = join(whisper, qwen3, Path(target), connector=connector, seed=seed, advance=advance, **options)
+        else:
+            written = from_hf(sources[0], Path(target), advance=advance, **options)
+    _say_written(written)
+
+
+def convert_to_hf(
+    source: str,
+    target: Path,
+    layout: Literal["released", "transformers"],
+    scores: Path | None,
+    license: str | None,
+    *,
+    dtype: str | None,
+    max_shard_size: str,
+    overwrite: bool,
+) -> None:
+    """Writes a model for PyTorch, and says what it wrote."""
+    from mufun_jax.convert.to_torch import to_hf
+    from mufun_jax.weights.json_object import read_json_object
+
+    measured = read_json_object(scores) if scores is not None else None
+    with progress_bar("Converting", "bytes") as advance:
+        written = to_hf(
+            source,
+            target,
+            layout=layout,
+            dtype=dtype,
+            shard_bytes=_bytes(max_shard_size),
+            overwrite=overwrite,
+            scores=measured,
+            license=license,
+            advance=advance,
+        )
+    _say_written(written)
+
+
+def convert_inspect(source: str, taps: str | None, *, tensors: bool, as_json: bool) -> None:
+    """Prints what lies in a folder of weights."""
+    from mufun_jax.convert.inspect import inspect_folder
+    from mufun_jax.convert.report import inspection_tables
+
+    found = inspect_folder(source, _layers(taps))
+    if as_json:
+        print(json.dumps(found.to_json()))
+        return
+    for table in inspection_tables(found, tensors=tensors):
+        _output.print(table, soft_wrap=isinstance(table, str))
+
+
+def _say_written(written: Any) -> None:
+    _output.print(f"{written.tensors} tensors, {written.nbytes / 1e9:.2f} GB, in {written.folder}", soft_wrap=True)
+
+
+def _layers(text: str | None) -> tuple[int, ...] | None:
+    """`0,7,15,32` as numbers."""
+    if text is None:
+        return None
+    if not all(word.strip().isdecimal() for word in text.split(",")):
+        raise UserError(f"--taps {text}: write the layers as numbers with commas, for instance 0,7,15,32")
+    return tuple(int(word) for word in text.split(","))
+
+
+def _bytes(text: str) -> int:
+    """`5GB`, `500MB` or a number of bytes."""
+    from pydantic import ByteSize, TypeAdapter, ValidationError
+
+    try:
+        size = int(TypeAdapter(ByteSize).validate_python(text))
+    except ValidationError:
+        size = 0
+    if size < 1:
+        raise UserError(f"--max-shard-size {text}: write a size, for instance 5GB or 500MB")
+    return size
 
 
 def demo(workdir: Path, *, seed: int, quick: bool, workers: int) -> None:

@@ -182,6 +182,7 @@ class RunConfig:
     checkpoint: CheckpointConfig = CheckpointConfig()
     compute_dtype: Literal["float32", "bfloat16"] = "bfloat16"
     rematerialize: bool = True  # recompute each layer in the backward pass: less memory, a third more work
+    initial_model: str | None = None  # folder of the model that the first stage starts from; None: random numbers
     seed: NonNegativeInt = 0
 
     def __post_init__(self) -> None:

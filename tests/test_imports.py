@@ -17,12 +17,13 @@ ORDER = (
     ("batch",),
     ("model",),
     ("sharding",),
+    ("weights",),
     ("train", "generate"),
-    ("evaluate",),
+    ("evaluate", "convert"),
     ("commands", "cli"),
 )
 LEVEL = {part: level for level, parts in enumerate(ORDER) for part in parts}
-SIDEWAYS = {("config", "errors"), ("generate", "train"), ("cli", "commands")}
+SIDEWAYS = {("config", "errors"), ("cli", "commands")}
 DATA_PIPELINES_MAY = {"audio", "text", "batch", "config", "errors"}
 MAY_IMPORT_DATA_PIPELINES = {"train", "evaluate", "commands", "cli"}
 SCORES_ONLY = {"music21", "pretty_midi", "tinysoundfont"}

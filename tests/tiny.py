@@ -7,7 +7,7 @@ import numpy as np
 from flax.linen import meta
 
 from mufun_jax.config import SAMPLE_RATE, DecoderConfig, EncoderConfig, ModelConfig
-from mufun_jax.train.state import Params, abstract_params
+from mufun_jax.weights.params import Params, abstract_params
 
 
 def tiny_encoder(**changes) -> EncoderConfig:

@@ -14,18 +14,27 @@ from jaxtyping import Float
 from mufun_jax.audio.waveform import load_waveform
 from mufun_jax.audio.windows import seconds_heard, split_windows
 from mufun_jax.errors import AudioError, UserError
-from mufun_jax.generate.decode import Prompts, generate, next_token_logits
+from mufun_jax.generate.decode import (
+    Prompts,
+    continuation_log_probability,
+    generate,
+    next_token_logits,
+    prefill_prompts,
+)
 from mufun_jax.generate.sample import Sampling
 from mufun_jax.model.mufun import MuFunModel
 from mufun_jax.sharding.mesh import inference_mesh
 from mufun_jax.text.conversation import AUDIO_PLACEHOLDER, Turn, render
 from mufun_jax.text.splice import Spliced, splice
 from mufun_jax.text.tokenizer import Tokenizer
-from mufun_jax.train.model_folder import load_model
-from mufun_jax.train.state import Params
+from mufun_jax.weights.hub import local_folder
+from mufun_jax.weights.model_folder import Quantize, load_model
+from mufun_jax.weights.params import Params
+from mufun_jax.weights.safetensors_file import Advance
 
 Segment = Sequence[int | float] | None  # start and end in seconds; None is the whole file
 MAX_SECONDS = 3600.0  # of one file or segment; longer ones are refused rather than heard in small part
+_OPTION_BUCKET = 16  # options are padded to a multiple of this
 _LENGTH_BUCKET = 64  # prompts are padded to a multiple of this, so that few lengths are compiled
 
 
@@ -64,6 +73,15 @@ class Answer:
 
 
 @dataclass(frozen=True)
+class OptionScore:
+    """An answer's summed log-probability in nats, `<|im_end|>` included, and the number of tokens that it sums."""
+
+    option: str
+    log_probability: float
+    tokens: int
+
+
+@dataclass(frozen=True)
 class PreparedQuestion:
     """A question as arrays."""
 
@@ -88,15 +106,25 @@ class MuFun:
 
     @staticmethod
     def from_pretrained(
-        path: str | Path, dtype: Literal["float32", "bfloat16"] = "float32", mesh: Mesh | None = None
+        path: str | Path,
+        dtype: Literal["float32", "bfloat16"] = "bfloat16",
+        mesh: Mesh | None = None,
+        quantize: Quantize = None,
+        *,
+        advance: Advance = lambda *_: None,
     ) -> "MuFun":
-        """Loads a model folder straight into its shardings on `mesh` (by default all accelerators, split by fsdp).
+        """Loads a released folder, one of ours, or a model of the Hugging Face hub by its `owner/name`.
 
-        Raises CheckpointError where there is no model, or a damaged one.
+        Each device of `mesh` (by default all accelerators, split by fsdp) gets its part straight from the files.
+        With quantize="int8" the decoder's matrices are int8 with a scale an output channel. `advance` is called with
+        the bytes loaded, the bytes in all, and the name of a parameter.
+
+        Raises:
+            CheckpointError, ConfigError: there is no model, or one that is damaged or of another kind.
         """
         mesh = mesh if mesh is not None else inference_mesh()
-        loaded = load_model(Path(path), mesh, dtype)
-        return MuFun(MuFunModel(loaded.config, jnp.dtype(dtype).type), loaded.params, loaded.tokenizer, mesh)
+        loaded = load_model(local_folder(path), mesh, dtype, quantize, advance)
+        return MuFun(MuFunModel(loaded.config.model, jnp.dtype(dtype).type), loaded.params, loaded.tokenizer, mesh)
 
     def chat(
         self,
@@ -156,6 +184,44 @@ class MuFun:
         prompts = self._batch([self.prepare(make_question(prompt, audio_files, segs))])
         with jax.set_mesh(self.mesh):
             return np.asarray(next_token_logits(self.model, self.params, prompts))[0]
+
+    def score(
+        self,
+        prompt: str,
+        audio_files: str | Path | Sequence[str | Path] | None = None,
+        options: Sequence[str] = (),
+        segs: Segment | Sequence[Segment] = None,
+    ) -> list[OptionScore]:
+        """How likely the model finds each option as its whole answer, the end of its turn included.
+
+        The songs and the prompt are run once; each option continues from there.
+        """
+        if isinstance(options, str) or not options:
+            raise UserError(f"options {options!r}: give a list of answers, for instance ['major', 'minor']")
+        question = make_question(prompt, audio_files, segs)
+        prepared = self.prepare(question)
+        answers = [self._answer_tokens(question, option) for option in options]
+        longest = -(-max(map(len, answers)) // _OPTION_BUCKET) * _OPTION_BUCKET
+        prompts = self._batch([prepared])
+        scores = []
+        with jax.set_mesh(self.mesh):
+            logits, cache = prefill_prompts(self.model, self.params, prompts, prompts.tokens.shape[1] + longest)
+            for option, answer in zip(options, answers, strict=True):
+                tokens = np.full((1, longest), self.tokenizer.padding, np.int32)
+                tokens[0, : len(answer)] = answer
+                count = np.array([len(answer)], np.int32)
+                total = continuation_log_probability(
+                    self.model, self.params, logits, cache, prompts.lengths, tokens, count
+                )
+                scores.append(OptionScore(option, float(total[0]), len(answer)))
+        return scores
+
+    def _answer_tokens(self, question: Question, answer: str) -> tuple[int, ...]:
+        """The tokens of an answer as training has them: its text and the end of the turn."""
+        if AUDIO_PLACEHOLDER in answer:
+            raise UserError(f"the option {answer!r} has {AUDIO_PLACEHOLDER} in it; songs stand in the prompt only")
+        last = self.tokenizer.encode_pieces(render([Turn(question.prompt, answer)]))[-1]
+        return tuple(token for token, is_target in zip(last.ids, last.is_target, strict=True) if is_target)
 
     def prepare(self, question: Question) -> PreparedQuestion:
         """Reads the files of a question and splices them into its prompt.

@@ -12,7 +12,7 @@ from jaxtyping import Array, Bool, Int, Num
 from mufun_jax.generate.sample import Sampling, sample
 from mufun_jax.model.kv_cache import KVCache
 from mufun_jax.model.mufun import MuFunModel
-from mufun_jax.train.state import Params
+from mufun_jax.weights.params import Params
 
 HostOrDevice = np.ndarray | Array
 
@@ -56,9 +56,9 @@ def generate(
         token = jnp.where(done, end_of_turn, token)
         answer = answer.at[:, step].set(token)
         logits, cache = model.apply(
-            {"params": params}, token, prompts.lengths + step, cache, method=MuFunModel.decode_step
+            {"params": params}, token[:, None], prompts.lengths + step, cache, method=MuFunModel.append
         )
-        return step + 1, logits, cache, answer, done | (token == end_of_turn)
+        return step + 1, logits[:, 0], cache, answer, done | (token == end_of_turn)
 
     start = (jnp.zeros((), jnp.int32), logits, cache, answer, jnp.zeros(rows, bool))
     *_, answer, _ = jax.lax.while_loop(unfinished, one_token, start)
@@ -71,6 +71,32 @@ def next_token_logits(model: MuFunModel, params: Params, prompts: Prompts) -> Nu
     """Logits after each prompt, float32."""
     logits, _ = prefill(model, params, prompts, slots=prompts.tokens.shape[1])
     return logits
+
+
+@partial(jax.jit, static_argnames=("model", "slots"))
+def prefill_prompts(model: MuFunModel, params: Params, prompts: Prompts, slots: int) -> tuple[Array, KVCache]:
+    """`prefill`, compiled by itself: several continuations of one prompt share what it gives."""
+    return prefill(model, params, prompts, slots)
+
+
+@partial(jax.jit, static_argnames=("model",))
+def continuation_log_probability(
+    model: MuFunModel,
+    params: Params,
+    logits: Num[Array, "R V"],
+    cache: KVCache,
+    lengths: Int[HostOrDevice, " R"],
+    tokens: Int[HostOrDevice, "R L"],
+    counts: Int[HostOrDevice, " R"],
+) -> Num[Array, " R"]:
+    """Summed log-probability, float32, of the first `counts` tokens after prompts that filled `cache`.
+
+    `logits` are those after each prompt, `lengths` the prompts' lengths.
+    """
+    after, _ = model.apply({"params": params}, tokens, lengths, cache, method=MuFunModel.append)
+    before = jnp.concatenate([logits[:, None], cast(jax.Array, after)[:, :-1]], axis=1)
+    chosen = jnp.take_along_axis(jax.nn.log_softmax(before, axis=-1), tokens[:, :, None], axis=2)[:, :, 0]
+    return jnp.where(jnp.arange(tokens.shape[1]) < counts[:, None], chosen, 0.0).sum(-1)
 
 
 def prefill(model: MuFunModel, params: Params, prompts: Prompts, slots: int) -> tuple[Num[Array, "R V"], KVCache]:

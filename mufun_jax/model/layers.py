@@ -10,6 +10,7 @@ from typing import Any, cast
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import qwix
 from jaxtyping import Array, Float, Int
 
 from mufun_jax import axes
@@ -45,11 +46,20 @@ class Projection(nn.Module):
         )
         shape = (*x.shape[-n:], *self.features)
         kernel = parameter(self, "kernel", init, self.kernel_axes, shape)
-        y = jnp.tensordot(x.astype(self.dtype), kernel.astype(self.dtype), axes=n)
+        y = _product(x.astype(self.dtype), kernel, n)
         if self.bias:
             bias = parameter(self, "bias", nn.initializers.zeros, self.kernel_axes[n:], self.features)
             y = y + bias.astype(self.dtype)
         return y
+
+
+def _product(x: jax.Array, kernel: jax.Array | qwix.QArray, contracted: int) -> jax.Array:
+    """x times kernel in the dtype of x. Of an int8 kernel the integers are multiplied, and the product is scaled:
+    they are bfloat16 numbers, where a dequantised kernel would be rounded once more."""
+    if not isinstance(kernel, qwix.QArray):
+        return jnp.tensordot(x, kernel.astype(x.dtype), axes=contracted)
+    product = jnp.tensordot(x, kernel.qvalue.astype(x.dtype), axes=contracted, preferred_element_type=jnp.float32)
+    return (product * kernel.scale.reshape(kernel.scale.shape[contracted:])).astype(x.dtype)
 
 
 def layer_norm(*, dtype: DType, name: str) -> nn.LayerNorm:

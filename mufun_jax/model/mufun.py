@@ -85,13 +85,12 @@ class MuFunModel(nn.Module):
         assert filled is not None
         return self.decoder.logits(jnp.take_along_axis(hidden, last[:, None, None], axis=1)[:, 0]), filled
 
-    def decode_step(
-        self, token: Int[Array, " R"], position: Int[Array, " R"], cache: KVCache
-    ) -> tuple[Float[Array, "R V"], KVCache]:
-        """Appends one token a row at its position; logits of the next."""
-        positions = position[:, None]
-        embeddings = self.decoder.embed(token[:, None])
+    def append(
+        self, tokens: Int[Array, "R L"], first: Int[Array, " R"], cache: KVCache
+    ) -> tuple[Float[Array, "R L V"], KVCache]:
+        """Appends text tokens to each row, from its position `first` on; logits after each of them."""
+        positions = first[:, None] + jnp.arange(tokens.shape[1])
         mask = cache_mask(positions, cache.keys.shape[2])
-        hidden, longer = self.decoder(embeddings, positions, mask, cache)
+        hidden, longer = self.decoder(self.decoder.embed(tokens), positions, mask, cache)
         assert longer is not None
-        return self.decoder.logits(hidden[:, 0]), longer
+        return self.decoder.logits(hidden), longer

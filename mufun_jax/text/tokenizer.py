@@ -1,6 +1,7 @@
 """Tokenizers: Qwen3's, read from a folder, and the nano model's own small byte-level BPE."""
 
 import os
+import shutil
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +18,14 @@ from mufun_jax.text.conversation import AUDIO_PLACEHOLDER, END_OF_TURN, Rendered
 
 PADDING = "<|endoftext|>"
 SPECIAL_TOKENS = (PADDING, "<|im_start|>", END_OF_TURN)  # Qwen's order
+TOKENIZER_FILES = (
+    "tokenizer.json",
+    "vocab.json",
+    "merges.txt",
+    "tokenizer_config.json",
+    "added_tokens.json",
+    "special_tokens_map.json",
+)
 NANO_TOKENIZER = Path(__file__).parent / "nano_tokenizer"
 
 
@@ -63,7 +72,8 @@ class Tokenizer:
         return text
 
     def save(self, folder: Path) -> None:
-        self._tokenizer.save_pretrained(folder)
+        """Copies the files it was read from."""
+        copy_tokenizer(self._folder, folder)
 
     def _id_of(self, token: str) -> int:
         found = self._tokenizer.get_vocab().get(token)
@@ -78,11 +88,25 @@ def load_tokenizer(source: str | Path) -> Tokenizer:
     Nothing but these files is read, and no code of the folder is run.
     """
     folder = NANO_TOKENIZER if source == "nano" else Path(source)
-    if (folder / "tokenizer.json").is_file():
-        return Tokenizer(PreTrainedTokenizerFast(tokenizer_file=str(folder / "tokenizer.json")), folder)
-    if (folder / "vocab.json").is_file() and (folder / "merges.txt").is_file():
-        return Tokenizer(Qwen2Tokenizer.from_pretrained(folder), folder)
+    try:
+        if (folder / "tokenizer.json").is_file():
+            return Tokenizer(PreTrainedTokenizerFast(tokenizer_file=str(folder / "tokenizer.json")), folder)
+        if (folder / "vocab.json").is_file() and (folder / "merges.txt").is_file():
+            return Tokenizer(Qwen2Tokenizer.from_pretrained(folder), folder)
+    except CheckpointError:
+        raise
+    except Exception as error:
+        first_line = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise CheckpointError(f"{folder}: the tokenizer here cannot be read: {first_line}") from error
     raise CheckpointError(f"{folder}: no tokenizer.json here, nor vocab.json with merges.txt; or write 'nano'")
+
+
+def copy_tokenizer(source: Path, target: Path) -> None:
+    """Copies a tokenizer's files, to the byte, into a folder that is made where it is not there."""
+    target.mkdir(parents=True, exist_ok=True)
+    for name in TOKENIZER_FILES:
+        if (source / name).is_file():
+            shutil.copyfile(source / name, target / name)
 
 
 def train_tokenizer(texts: Iterable[str], vocab_size: int) -> FastTokenizer:

@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +11,7 @@ import numpy as np
 from jax.sharding import Mesh
 
 from data_pipelines.loader import load_batches
-from mufun_jax.config import RunConfig, StageConfig
+from mufun_jax.config import RunConfig, StageConfig, difference
 from mufun_jax.errors import ConfigError
 from mufun_jax.sharding.mesh import make_mesh
 from mufun_jax.sharding.rules import sharding_context
@@ -19,10 +19,13 @@ from mufun_jax.text.tokenizer import Tokenizer, load_tokenizer
 from mufun_jax.train.checkpoint import Checkpoints, Position
 from mufun_jax.train.loop import NotFiniteError, StepMetrics, train_steps
 from mufun_jax.train.metrics import MetricsLog, read_metrics
-from mufun_jax.train.model_folder import save_model
 from mufun_jax.train.optimizer import learning_rate_schedule, make_optimizer
-from mufun_jax.train.state import Params, TrainState, count_params, init_params, split_params, start_stage
+from mufun_jax.train.state import TrainState, split_params, start_stage
 from mufun_jax.train.step import TrainStep, compile_train_step, make_train_step
+from mufun_jax.weights.hf_config import Origin, TrainedStage
+from mufun_jax.weights.hub import local_folder
+from mufun_jax.weights.model_folder import ModelFolder, load_params, open_model_folder, save_model
+from mufun_jax.weights.params import Params, count_params, init_params
 
 _SUMMARY_FRACTION = 0.05  # of a stage's steps, at either end, that its start and end losses are means of
 OnStep = Callable[[str, int, int, StepMetrics], None]
@@ -62,7 +65,8 @@ def train_curriculum(
     checkpoints = Checkpoints(workdir, run.checkpoint)
     position = checkpoints.latest(run)
     log = MetricsLog(workdir / "metrics.jsonl", position.global_step if position else 0)
-    curriculum = Curriculum(run, mesh, tokenizer, checkpoints, log, on_step)
+    began_from = open_initial_model(run) if run.initial_model is not None else None
+    curriculum = Curriculum(run, mesh, tokenizer, checkpoints, log, on_step, began_from)
     params = None
     try:
         for name in remaining_stages(run, position):
@@ -73,8 +77,28 @@ def train_curriculum(
         checkpoints.close()
         log.close()
     assert params is not None
-    save_model(workdir / "checkpoint", run.model, params, tokenizer)
+    origin = trained_origin(run, began_from)
+    source = began_from.config.values if began_from else None
+    save_model(workdir / "checkpoint", run.model, params, tokenizer, origin, source)
     return workdir / "checkpoint"
+
+
+def open_initial_model(run: RunConfig) -> ModelFolder:
+    """The model that a run starts from. Raises ConfigError, with the key, where it has other sizes than the run."""
+    assert run.initial_model is not None
+    folder = open_model_folder(local_folder(run.initial_model))
+    changed = difference(folder.config.model, replace(run.model, max_windows=folder.config.model.max_windows))
+    if changed:
+        raise ConfigError(f"initial_model {run.initial_model} is another model than the config's: {changed}")
+    return folder
+
+
+def trained_origin(run: RunConfig, began_from: ModelFolder | None) -> Origin:
+    """Where the model of a finished run is from: that of the model it began from, and the stages of the run."""
+    before = began_from.config.origin if began_from else Origin()
+    stages = ((name, run.stages[name]) for name in run.curriculum)
+    trained = (TrainedStage(name, stage.steps, stage.mixture, stage.trained_parts) for name, stage in stages)
+    return Origin(before.base_models, (*before.stages, *trained))
 
 
 def remaining_stages(run: RunConfig, position: Position | None) -> list[str]:
@@ -92,6 +116,7 @@ class Curriculum:
     checkpoints: Checkpoints
     log: MetricsLog
     on_step: OnStep
+    began_from: ModelFolder | None = None
     train_steps: dict[tuple[str, ...], TrainStep] = field(default_factory=dict)
 
     def run_stage(self, name: str, params: Params | None, position: Position | None) -> Params:
@@ -101,7 +126,7 @@ class Curriculum:
         steps_before = sum(run.stages[earlier].steps for earlier in run.curriculum[:number])
         batches = self._batches(stage, number)
         if params is None:
-            params = init_params(run.model, self.mesh, run.seed)
+            params = self._initial_params()
         state = start_stage(params, make_optimizer(run.optimizer), stage.trained_parts, self.mesh)
         if position is not None:
             state = self.checkpoints.restore(position, state, batches)
@@ -140,6 +165,11 @@ class Curriculum:
             except NotFiniteError as error:
                 raise NotFiniteError(f"stage {name}, {error}") from None
         return state.params
+
+    def _initial_params(self) -> Params:
+        if self.began_from is None:
+            return init_params(self.run.model, self.mesh, self.run.seed)
+        return load_params(self.began_from, self.mesh, "float32")
 
     def _train_step(self, stage: StageConfig, state: TrainState) -> TrainStep:
         """The compiled step: one for all stages in which the same parts train."""

@@ -13,7 +13,7 @@ from mufun_jax.errors import ConfigError
 from mufun_jax.model.presets import PRESETS, WHISPER_BASE, preset
 from mufun_jax.sharding.mesh import inference_mesh
 from mufun_jax.sharding.rules import RULES, partition_spec, tree_shardings
-from mufun_jax.train.state import abstract_params, count_params, param_shardings
+from mufun_jax.weights.params import abstract_params, count_params, param_shardings
 from tests.parity.reference_model import qwen3_config, whisper_config
 
 QWEN3_VOCABULARY = 151_936

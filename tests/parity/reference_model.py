@@ -1,6 +1,5 @@
-"""MuFun in PyTorch, put together from `transformers` and `torch.nn`, and the map of its parameters to ours."""
+"""MuFun in PyTorch, put together from `transformers` and `torch.nn`, and its parameters as ours."""
 
-import itertools
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -12,7 +11,8 @@ from transformers import Qwen3Config, Qwen3ForCausalLM, WhisperConfig, WhisperFe
 from transformers.models.whisper.modeling_whisper import WhisperEncoder
 
 from mufun_jax.config import SAMPLE_RATE, DecoderConfig, EncoderConfig, ModelConfig
-from mufun_jax.train.state import Params
+from mufun_jax.weights.params import Params
+from mufun_jax.weights.weight_table import weight_table
 from tests.tiny import param_shapes
 
 
@@ -122,84 +122,23 @@ def gradients_of(reference: ReferenceModel) -> Params:
 def to_tree(tensors: Mapping[str, np.ndarray], config: ModelConfig) -> Params:
     """Puts PyTorch's tensors where ours are. Every tensor is used once and every leaf filled, in its shape."""
     left = dict(tensors)
-
-    def linear(name: str, ends: tuple[tuple[int, ...], tuple[int, ...]] | None = None) -> dict[str, np.ndarray]:
-        """[out, in] transposed, with `ends` (in, out) where ours has heads apart. With a bias where there is one."""
-        weight = left.pop(f"{name}.weight").T
-        into, out = ends or ((weight.shape[0],), (weight.shape[1],))
-        tree = {"kernel": weight.reshape(*into, *out)}
-        if f"{name}.bias" in left:
-            tree["bias"] = left.pop(f"{name}.bias").reshape(out)
-        return tree
-
-    def norm(name: str) -> dict[str, np.ndarray]:
-        tree = {"scale": left.pop(f"{name}.weight")}
-        return tree | ({"bias": left.pop(f"{name}.bias")} if f"{name}.bias" in left else {})
-
-    def convolution(name: str) -> dict[str, np.ndarray]:
-        return {"kernel": left.pop(f"{name}.weight").transpose(2, 1, 0), "bias": left.pop(f"{name}.bias")}
-
-    def encoder_layer(number: int) -> Params:
-        layer = f"encoder.layers.{number}"
-        width, heads = (config.encoder.width,), (config.encoder.heads, config.encoder.width // config.encoder.heads)
-        return {
-            "attention_norm": norm(f"{layer}.self_attn_layer_norm"),
-            "query": linear(f"{layer}.self_attn.q_proj", (width, heads)),
-            "key": linear(f"{layer}.self_attn.k_proj", (width, heads)),
-            "value": linear(f"{layer}.self_attn.v_proj", (width, heads)),
-            "out": linear(f"{layer}.self_attn.out_proj", (heads, width)),
-            "mlp_norm": norm(f"{layer}.final_layer_norm"),
-            "up": linear(f"{layer}.fc1"),
-            "down": linear(f"{layer}.fc2"),
-        }
-
-    def decoder_layer(number: int) -> Params:
-        layer = f"decoder.model.layers.{number}"
-        size = config.decoder.head_size
-        width, queries, keys = (config.decoder.width,), (config.decoder.heads, size), (config.decoder.kv_heads, size)
-        return {
-            "attention_norm": norm(f"{layer}.input_layernorm"),
-            "query": linear(f"{layer}.self_attn.q_proj", (width, queries)),
-            "key": linear(f"{layer}.self_attn.k_proj", (width, keys)),
-            "value": linear(f"{layer}.self_attn.v_proj", (width, keys)),
-            "query_norm": norm(f"{layer}.self_attn.q_norm"),
-            "key_norm": norm(f"{layer}.self_attn.k_norm"),
-            "out": linear(f"{layer}.self_attn.o_proj", (queries, width)),
-            "mlp_norm": norm(f"{layer}.post_attention_layernorm"),
-            "gate": linear(f"{layer}.mlp.gate_proj"),
-            "up": linear(f"{layer}.mlp.up_proj"),
-            "down": linear(f"{layer}.mlp.down_proj"),
-        }
-
-    ends = [0, *(tap for tap in config.encoder.taps if tap)]
-    tree = {
-        "encoder": {
-            "conv1": convolution("encoder.conv1"),
-            "conv2": convolution("encoder.conv2"),
-            "positions": left.pop("encoder.embed_positions.weight"),
-            "norm": norm("encoder.layer_norm"),
-            **{
-                f"layers_{first}_{end}": _stack([encoder_layer(number) for number in range(first, end)])
-                for first, end in itertools.pairwise(ends)
-            },
-        },
-        "connector": {"linear1": linear("connector.linear1"), "linear2": linear("connector.linear2")},
-        "decoder": {
-            "embedding": left.pop("decoder.model.embed_tokens.weight"),
-            "layers": _stack([decoder_layer(number) for number in range(config.decoder.layers)]),
-            "norm": norm("decoder.model.norm"),
-        },
-    }
-    if not config.decoder.tied_embeddings:
-        tree["decoder"]["head"] = linear("decoder.lm_head")
+    leaves: dict[tuple[str, ...], Any] = {}
+    for entry in weight_table(config):
+        ours = left.pop(f"{entry.part}.{entry.name}").reshape(entry.view).transpose(entry.order)
+        if entry.layer is None:
+            leaves[entry.leaf] = ours
+        else:
+            leaves.setdefault(entry.leaf, []).append(ours)
     assert not left, f"no leaf for {sorted(left)}"
-    wanted = jax.tree.map(lambda leaf: leaf.shape, param_shapes(config))
-    assert jax.tree.map(lambda leaf: leaf.shape, tree) == wanted
-    return jax.tree.map(jnp.array, tree)  # copies: PyTorch's may change
 
+    def place(path, shape):
+        value = np.asarray(leaves.pop(tuple(key.key for key in path)))
+        assert value.shape == shape.shape, path
+        return jnp.array(value)  # a copy: PyTorch's may change
 
-def _stack(layers: list[Params]) -> Params:
-    return jax.tree.map(lambda *leaves: np.stack(leaves), *layers)
+    tree = jax.tree_util.tree_map_with_path(place, param_shapes(config))
+    assert not leaves, f"not in the tree: {sorted(leaves)}"
+    return tree
 
 
 def _scaled(name: str, noise: torch.Tensor) -> torch.Tensor:

@@ -46,7 +46,7 @@ from mufun_jax.config import load_run_config
 from mufun_jax.sharding.mesh import simulate_devices
 from mufun_jax.train.curriculum import train_curriculum
 from mufun_jax.train.metrics import read_metrics
-from mufun_jax.train.model_folder import load_model
+from mufun_jax.weights.model_folder import load_model
 from mufun_jax.sharding.mesh import inference_mesh
 
 corpus, out = Path(sys.argv[1]), Path(sys.argv[2])

@@ -1,6 +1,5 @@
 """Tokenizers: special tokens, pieces, the loss mask token by token, folders of both kinds."""
 
-import json
 from pathlib import Path
 
 import pytest
@@ -9,6 +8,7 @@ from data_pipelines import nano_tokenizer
 from mufun_jax.errors import CheckpointError
 from mufun_jax.text.conversation import SYSTEM, Rendered, Turn, render
 from mufun_jax.text.tokenizer import NANO_TOKENIZER, load_tokenizer
+from tests.qwen_tokenizer import as_qwen, write_qwen_tokenizer
 
 NANO = load_tokenizer("nano")
 
@@ -20,32 +20,7 @@ def ids_of(text: str, tokenizer=NANO) -> list[int]:
 
 @pytest.fixture(scope="module")
 def qwen_folder(tmp_path_factory) -> Path:
-    """As the released folders are: vocab.json and merges.txt, and the special tokens after them, in other files."""
-    folder = tmp_path_factory.mktemp("qwen")
-    nano = json.loads((NANO_TOKENIZER / "tokenizer.json").read_text())
-    specials = len(nano["added_tokens"])
-    regular = {token: i - specials for token, i in nano["model"]["vocab"].items() if i >= specials}
-    merges = ["#version: 0.2", *(" ".join(pair) for pair in nano["model"]["merges"])]
-    added = {str(as_qwen(token["id"])): dict(token) for token in nano["added_tokens"]}
-    for token in added.values():
-        del token["id"]
-    configuration = {
-        "tokenizer_class": "Qwen2Tokenizer",
-        "added_tokens_decoder": added,
-        "pad_token": "<|endoftext|>",
-        "eos_token": "<|endoftext|>",
-        "unk_token": None,
-    }
-    (folder / "vocab.json").write_text(json.dumps(regular))
-    (folder / "merges.txt").write_text("\n".join(merges))
-    (folder / "tokenizer_config.json").write_text(json.dumps(configuration))
-    (folder / "added_tokens.json").write_text(json.dumps({token["content"]: int(i) for i, token in added.items()}))
-    return folder
-
-
-def as_qwen(nano_id: int) -> int:
-    """The three special tokens are nano's first and Qwen's last."""
-    return (nano_id - 3) % 512
+    return write_qwen_tokenizer(tmp_path_factory.mktemp("qwen"))
 
 
 def test_special_tokens_are_single_and_in_qwens_order():

@@ -10,7 +10,7 @@ from mufun_jax.train import curriculum as curriculum_module
 from mufun_jax.train.curriculum import train_curriculum
 from mufun_jax.train.loop import NotFiniteError
 from mufun_jax.train.metrics import read_metrics
-from mufun_jax.train.model_folder import load_model
+from mufun_jax.weights.model_folder import load_model
 from tests.train.tiny_run import tiny_run, write_tiny_corpus
 
 
@@ -85,7 +85,7 @@ def test_another_config_in_the_same_workdir_is_refused(corpus, undisturbed):
 
 def test_frozen_parts_do_not_change_by_a_bit(corpus, tmp_path):
     from mufun_jax.sharding.mesh import make_mesh
-    from mufun_jax.train.state import init_params
+    from mufun_jax.weights.params import init_params
 
     run = tiny_run(corpus, "curriculum=('warmup',)")
     train_curriculum(run, tmp_path)

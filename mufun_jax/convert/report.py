@@ -1,0 +1,49 @@
+"""An inspection as tables for the terminal."""
+
+from collections.abc import Iterator
+
+from rich.table import Table
+
+from mufun_jax.convert.inspect import Inspection
+
+
+def inspection_tables(found: Inspection, *, tensors: bool) -> Iterator[str | Table]:
+    """What a folder is, its parts, its sizes, where it is from, and with `tensors` each tensor."""
+    files = {row.file for row in found.tensors}
+    yield (
+        f"{found.folder}: {found.kind}, {len(found.tensors)} tensors, {found.parameters:,} parameters, "
+        f"{found.nbytes / 1e9:.2f} GB in {len(files)} {'file' if len(files) == 1 else 'files'}; each has its place"
+    )
+    parts = Table("part", box=None)
+    for heading in ("tensors", "parameters", "dtype"):
+        parts.add_column(heading, justify="right")
+    for name, part in found.parts.items():
+        parts.add_row(name, str(part["tensors"]), f"{part['parameters']:,}", ", ".join(part["dtypes"]))
+    yield parts
+    sizes = Table("size", "value", box=None)
+    for key, value in _flat(found.sizes):
+        sizes.add_row(key, str(value))
+    yield sizes
+    for base in found.origin.base_models:
+        yield f"from {base.name}: {', '.join(base.parts)} (licence {base.license or 'not known'})"
+    for stage in found.origin.stages:
+        yield f"trained: {stage.name}, {stage.steps:,} steps of {', '.join(stage.trained_parts)}"
+    if tensors:
+        yield _tensor_table(found)
+
+
+def _tensor_table(found: Inspection) -> Table:
+    table = Table("tensor", "shape", "dtype", "file", "parameter", "layer", box=None)
+    for row in found.tensors:
+        layer = "" if row.layer is None else str(row.layer)
+        shape = " x ".join(map(str, row.shape))
+        table.add_row(row.name, shape, row.dtype, row.file, row.parameter, layer)
+    return table
+
+
+def _flat(sizes: dict, prefix: str = "") -> Iterator[tuple[str, object]]:
+    for key, value in sizes.items():
+        if isinstance(value, dict):
+            yield from _flat(value, f"{prefix}{key}.")
+        else:
+            yield prefix + key, value
