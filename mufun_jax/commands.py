@@ -82,7 +82,7 @@ def evaluate(
     from mufun_jax.generate.chat import MuFun
 
     items = load_items(benchmark, tasks)
-    with progress_bar("Loading the model", "bytes") as advance:
+    with progress_bar("Loading the model", "bytes", stays=False) as advance:
         model = MuFun.from_pretrained(checkpoint, dtype, advance=advance)
     with progress_bar("Evaluating") as advance:
         scores = evaluate(model, items, progress=advance)
@@ -116,7 +116,7 @@ def ask(
         raise UserError(f"no song given: write the audio file before the question {question!r}")
     prompt = make_question(question, list(songs), [segment] * len(songs))
     messages = Console(stderr=True, highlight=False, markup=False)
-    with progress_bar("Loading the model", "bytes") as advance:
+    with progress_bar("Loading the model", "bytes", stays=False) as advance:
         model = MuFun.from_pretrained(checkpoint, dtype, quantize=quantize, advance=advance)
     with messages.status("Listening (the first question of its length is compiled)"):
         sampling = Sampling(temperature, top_p, top_k)

@@ -1,7 +1,7 @@
 """Progress bars with the time left, on standard error, so that standard output holds results only."""
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import Literal
 
 from rich.console import Console
@@ -19,10 +19,11 @@ Advance = Callable[..., None]
 
 
 @contextmanager
-def progress_bar(description: str, unit: Literal["", "bytes"] = "") -> Iterator[Advance]:
+def progress_bar(description: str, unit: Literal["", "bytes"] = "", *, stays: bool = True) -> Iterator[Advance]:
     """Yields `advance(done, total, note="")`; what is left is estimated from what was done.
 
-    The bar appears with the first call: what fails before has no bar above its error.
+    The bar appears with the first call: what fails before has no bar above its error. One that does not stay goes
+    when it is done, and is not shown at all where standard error is no terminal.
     """
     columns = (
         TextColumn("{task.description}"),
@@ -33,14 +34,16 @@ def progress_bar(description: str, unit: Literal["", "bytes"] = "") -> Iterator[
         TimeRemainingColumn(),
         TextColumn("{task.fields[note]}"),
     )
-    progress = Progress(*columns, console=Console(stderr=True), speed_estimate_period=60)
+    console = Console(stderr=True)
+    hidden = not stays and not console.is_terminal
+    progress = Progress(*columns, console=console, speed_estimate_period=60, transient=not stays, disable=hidden)
     task = progress.add_task(description, total=None, note="")
 
-    def advance(done: int, total: int, note: str = "") -> None:
-        progress.start()
-        progress.update(task, completed=done, total=total, note=note)
+    with ExitStack() as shown:
 
-    try:
+        def advance(done: int, total: int, note: str = "") -> None:
+            if not progress.live.is_started:
+                shown.enter_context(progress)
+            progress.update(task, completed=done, total=total, note=note)
+
         yield advance
-    finally:
-        progress.stop()

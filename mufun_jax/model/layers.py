@@ -45,7 +45,7 @@ class Projection(nn.Module):
             1.0, "fan_in", "normal", in_axis=tuple(range(n)), out_axis=tuple(range(n, len(self.kernel_axes)))
         )
         shape = (*x.shape[-n:], *self.features)
-        kernel = parameter(self, "kernel", init, self.kernel_axes, shape)
+        kernel = self.param("kernel", nn.with_logical_partitioning(init, self.kernel_axes), shape)  # or its int8 form
         y = _product(x.astype(self.dtype), kernel, n)
         if self.bias:
             bias = parameter(self, "bias", nn.initializers.zeros, self.kernel_axes[n:], self.features)
@@ -53,7 +53,7 @@ class Projection(nn.Module):
         return y
 
 
-def _product(x: jax.Array, kernel: jax.Array | qwix.QArray, contracted: int) -> jax.Array:
+def _product(x: jax.Array, kernel: Any, contracted: int) -> jax.Array:
     """x times kernel in the dtype of x. Of an int8 kernel the integers are multiplied, and the product is scaled:
     they are bfloat16 numbers, where a dequantised kernel would be rounded once more."""
     if not isinstance(kernel, qwix.QArray):

@@ -10,7 +10,7 @@ import json
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import jax
 import jax.numpy as jnp
@@ -20,7 +20,7 @@ from flax.linen import meta
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from mufun_jax.config import ModelConfig
-from mufun_jax.errors import CheckpointError
+from mufun_jax.errors import CheckpointError, ConfigError
 from mufun_jax.text.tokenizer import Tokenizer, load_tokenizer
 from mufun_jax.weights.hf_config import FolderConfig, Origin, folder_config, released_values
 from mufun_jax.weights.json_object import read_json_object
@@ -34,7 +34,8 @@ from mufun_jax.weights.written_folder import written_whole
 CONFIG = "config.json"
 GENERATION_CONFIG = "generation_config.json"
 SHARD_BYTES = 5_000_000_000  # of a file, at most, as Hugging Face's tools have it
-Quantize = Literal["int8"] | None
+Quantize = Literal["int8", None]
+COMPUTE_DTYPES = ("float32", "bfloat16")
 
 
 @dataclass(frozen=True)
@@ -87,6 +88,10 @@ def load_model(
     Raises:
         CheckpointError, ConfigError: as `open_model_folder`; or the tokenizer is missing.
     """
+    if quantize not in get_args(Quantize):
+        raise CheckpointError(f"quantize {quantize!r}: only 'int8', or None for weights as they are")
+    if dtype not in COMPUTE_DTYPES:
+        raise CheckpointError(f"dtype {dtype!r}: {' or '.join(map(repr, COMPUTE_DTYPES))}")
     opened = open_model_folder(folder)
     tokenizer = load_tokenizer(folder)
     return LoadedModel(opened.config, load_params(opened, mesh, dtype, quantize, advance), tokenizer)
@@ -112,7 +117,7 @@ def load_params(
         advance(done, total, ".".join(leaf))
         sharding = _at(shardings, leaf)
         read = _leaf_reader(leaves[leaf], folder.tensors, DTYPES[dtype])
-        value = jax.make_array_from_callback(_at(shapes, leaf).shape, sharding, read)
+        value = jax.make_array_from_callback(_split_shape(_at(shapes, leaf).shape, sharding, leaf), sharding, read)
         contracted = contracted_axes(leaf) if quantize else None
         parent = params
         for key in leaf[:-1]:
@@ -121,6 +126,18 @@ def load_params(
         done += sizes[leaf] * DTYPES[dtype].itemsize
     advance(total, total, "")
     return params
+
+
+def _split_shape(shape: tuple[int, ...], sharding: NamedSharding, leaf: tuple[str, ...]) -> tuple[int, ...]:
+    """The shape of a leaf, once it is known to split evenly."""
+    try:
+        sharding.shard_shape(shape)
+    except ValueError:
+        sizes = ", ".join(f"{axis} {size}" for axis, size in sharding.mesh.shape.items() if size > 1)
+        raise ConfigError(
+            f"{'.'.join(leaf)} {list(shape)} does not split evenly as {sharding.spec} over a mesh of {sizes}"
+        ) from None
+    return shape
 
 
 def _leaf_reader(

@@ -5,6 +5,8 @@ layers and an untied head: what every token multiplies. The embedding, of which 
 """
 
 from functools import partial
+from math import prod
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -24,8 +26,21 @@ def contracted_axes(leaf: tuple[str, ...]) -> tuple[int, ...] | None:
     return tuple(range(first, first + _CONTRACTED[path[-1]]))
 
 
+def quantized_bytes(shapes: Any, dtype: str) -> int:
+    """Bytes of a model with int8 matrices and all else in `dtype`, from the shapes of its parameters."""
+    total = 0
+    for path, leaf in jax.tree_util.tree_leaves_with_path(shapes):
+        contracted = contracted_axes(tuple(key.key for key in path))
+        if contracted is None:
+            total += leaf.size * jnp.dtype(dtype).itemsize
+        else:
+            scales = leaf.size // prod(leaf.shape[axis] for axis in contracted)
+            total += leaf.size + scales * jnp.dtype(jnp.float32).itemsize
+    return total
+
+
 def quantize_kernel(kernel: jax.Array, contracted: tuple[int, ...]) -> qwix.QArray:
-    """round(127 x kernel / largest) for each output channel, and that largest / 127. `kernel` is deleted."""
+    """The kernel in steps of largest / 127.5 for each output channel, and those steps. `kernel` is deleted."""
     sharding = kernel.sharding
     assert isinstance(sharding, NamedSharding)
     spec = [*sharding.spec, *[None] * (kernel.ndim - len(sharding.spec))]

@@ -23,6 +23,7 @@ INDEX = "model.safetensors.index.json"
 SINGLE = "model.safetensors"
 _DTYPES = {"F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16"}
 _CODES = {DTYPES[name]: code for code, name in _DTYPES.items()}
+_SHARD_SUFFIXES = (".safetensors", ".bin")
 _LENGTH = struct.Struct("<Q")
 
 Advance = Callable[..., None]  # (bytes done, bytes in all, note)
@@ -53,7 +54,7 @@ def read_index(index: Path, read_shard: Callable[[Path], dict[str, StoredTensor]
     if not isinstance(weight_map, dict) or not weight_map:
         raise CheckpointError(f"{index}: has no weight_map from tensors to files")
     for name, shard in weight_map.items():
-        if not isinstance(shard, str) or Path(shard).name != shard:
+        if not isinstance(shard, str) or Path(shard).name != shard or not shard.endswith(_SHARD_SUFFIXES):
             raise CheckpointError(f"{index}: {name} is said to be in {shard!r}, which is no file name")
     tensors: dict[str, StoredTensor] = {}
     for shard in sorted(set(weight_map.values())):

@@ -96,8 +96,8 @@ def test_the_released_config_is_what_the_authors_code_reads(reference, tmp_path)
     theirs = Qwen3Config(**before["text_config"])
     for key in ("vocab_size", "hidden_size", "head_dim", "num_key_value_heads", "rms_norm_eps", "tie_word_embeddings"):
         assert getattr(text, key) == getattr(theirs, key), key
-    assert text.rope_parameters == theirs.rope_parameters
-    assert text.rope_parameters["rope_theta"] == reference.config.decoder.rope_theta
+    rope = {"rope_type": "default", "rope_theta": reference.config.decoder.rope_theta}
+    assert text.rope_parameters == theirs.rope_parameters == rope
     assert vision.encoder_layers == reference.config.encoder.layers
     assert vision.max_source_positions == reference.config.encoder.frames
 
