@@ -170,7 +170,7 @@ def copy_side_files(source: Source, target: Path) -> None:
 
 
 def keep_apart(target: Path, source: Path) -> None:
-    """Raises CheckpointError where writing (or replacing) the target would touch the source."""
+    """Raises CheckpointError where replacing the target would remove the source."""
     one, other = target.resolve(), source.resolve()
-    if one == other or one in other.parents or other in one.parents:
-        raise CheckpointError(f"{target}: the target and the source {source} lie in one another; name another target")
+    if one == other or one in other.parents:
+        raise CheckpointError(f"{target}: the source {source} lies there; name another target")

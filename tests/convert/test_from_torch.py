@@ -240,9 +240,17 @@ def test_what_is_no_model_folder_is_never_replaced(reference, tmp_path):
         from_hf(source, tmp_path / "file", overwrite=True)
 
 
-@pytest.mark.parametrize("target", ["source", "source/inside", "."])
-def test_a_target_in_the_source_is_refused(reference, tmp_path, target):
-    source = write_released(tmp_path / "source", reference)
-    with pytest.raises(UserError, match=r"lie in one another|is there already|is no model folder"):
+@pytest.mark.parametrize("target", ["outer/source", "outer/source/../source", "outer", "link"])
+def test_a_target_that_holds_the_source_is_refused(reference, tmp_path, target):
+    source = write_released(tmp_path / "outer" / "source", reference)
+    (tmp_path / "outer" / "config.json").write_text("{}")
+    (tmp_path / "link").symlink_to(tmp_path / "outer")
+    with pytest.raises(UserError, match=r"the source .* lies there|is no folder"):
         from_hf(source, tmp_path / target, overwrite=True)
     assert_same(tensors_in(source), released_tensors(reference))
+
+
+def test_a_target_beside_or_inside_the_source_is_fine(reference, tmp_path):
+    source = write_released(tmp_path / "source", reference)
+    from_hf(source, source / "inside")
+    assert_same(tensors_in(source / "inside"), released_tensors(reference))
