@@ -38,6 +38,12 @@ def main() -> None:
             raise
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)
+    except OSError as error:  # a path too long, a folder that may not be read: the system's own words are one line
+        if len(arguments) < len(sys.argv) - 1:
+            raise
+        named = f"{error.filename}: " if error.filename else ""
+        print(f"error: {UserError(named + (error.strerror or str(error)))}", file=sys.stderr)
+        sys.exit(2)
 
 
 @app.callback()
@@ -171,7 +177,7 @@ def from_hf(
     qwen3: Annotated[str | None, typer.Option(help="Qwen3 folder: the decoder and the tokenizer.")] = None,
     connector: Annotated[str | None, typer.Option(help="Connector's safetensors; without it, a fresh one.")] = None,
     taps: TapsOption = None,
-    seed: Annotated[int, typer.Option(help="Of a fresh connector.", min=0)] = 0,
+    seed: Annotated[int, typer.Option(help="Of a fresh connector.", min=0, max=2**32 - 1)] = 0,
     dtype: DtypeOption = None,
     max_shard_size: ShardOption = "5GB",
     overwrite: OverwriteOption = False,

@@ -18,7 +18,7 @@ if TYPE_CHECKING:  # the library is imported by the commands that need it: `mufu
     from mufun_jax.config import RunConfig
     from mufun_jax.evaluate.run import TaskScore
 
-_output = Console(highlight=False)
+_output = Console(highlight=False, markup=False)
 _QUICK_CORPUS = {
     "pieces": 60,
     "train_notes": 24,
@@ -222,7 +222,7 @@ def _layers(text: str | None) -> tuple[int, ...] | None:
     """`0,7,15,32` as numbers."""
     if text is None:
         return None
-    if not all(word.strip().isdecimal() for word in text.split(",")):
+    if len(text) > 1000 or not all(word.strip().isdecimal() for word in text.split(",")):
         raise UserError(f"--taps {text}: write the layers as numbers with commas, for instance 0,7,15,32")
     return tuple(int(word) for word in text.split(","))
 

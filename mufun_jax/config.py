@@ -7,7 +7,7 @@ reads it, applies `--set a.b=v`, and answers a misspelt key or a value out of ra
 import ast
 import importlib.util
 from collections.abc import Mapping, Sequence
-from dataclasses import fields
+from dataclasses import fields, is_dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
@@ -285,15 +285,14 @@ def _apply_setting(config: dict[str, Any], setting: str) -> None:
         node[last] = text
 
 
-def _field_names(kind: type, path: tuple[int | str, ...]) -> list[str]:
-    """The fields of the dataclass that a validation error's path leads to."""
+def _field_names(kind: Any, path: tuple[int | str, ...]) -> list[str]:
+    """The fields of the dataclass that a validation error's path leads to, through dicts and tuples of them."""
     for part in path:
-        hints = get_type_hints(kind)
-        if part in hints:
-            kind = hints[str(part)]
-            if get_origin(kind) is dict:
-                kind = get_args(kind)[1]
-    return [field.name for field in fields(kind)]
+        if is_dataclass(kind):
+            kind = get_type_hints(kind)[str(part)]
+        elif get_origin(kind) in (dict, tuple):
+            kind = get_args(kind)[1 if get_origin(kind) is dict else 0]
+    return [field.name for field in fields(kind)] if is_dataclass(kind) else []
 
 
 def _flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -1,8 +1,20 @@
 """Errors that a user can mend. The command line prints them as one line and exits with code 2."""
 
+_LONGEST_MESSAGE = 1000  # characters; names in strangers' files may have any length
+
 
 class UserError(ValueError):
-    """Says in one line what is wrong, where (file, key, line), and what to do."""
+    """Says in one line what is wrong, where (file, key, line), and what to do.
+
+    Files name things as they like: control characters (new lines, escape sequences) are shown as escapes, and a
+    message without end is cut.
+    """
+
+    def __init__(self, message: str):
+        shown = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in message)
+        if len(shown) > _LONGEST_MESSAGE:
+            shown = f"{shown[: _LONGEST_MESSAGE - 300]} … {shown[-290:]}"
+        super().__init__(shown)
 
 
 class AudioError(UserError):

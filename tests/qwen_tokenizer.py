@@ -8,6 +8,7 @@ from mufun_jax.text.tokenizer import NANO_TOKENIZER
 
 def write_qwen_tokenizer(folder: Path) -> Path:
     """As the released folders are: no `tokenizer.json`, and the special tokens come last."""
+    folder.mkdir(parents=True, exist_ok=True)
     nano = json.loads((NANO_TOKENIZER / "tokenizer.json").read_text())
     specials = len(nano["added_tokens"])
     regular = {token: i - specials for token, i in nano["model"]["vocab"].items() if i >= specials}

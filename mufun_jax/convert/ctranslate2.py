@@ -83,13 +83,16 @@ def read_ctranslate2_whisper(path: Path) -> tuple[dict[str, StoredTensor], dict[
     conv1, positions = tensors["conv1.weight"], tensors["embed_positions.weight"]
     if len(conv1.shape) != 3 or len(positions.shape) != 2 or not layers:
         raise CheckpointError(f"{path}: no Whisper encoder: conv1 is {conv1.shape}, positions {positions.shape}")
+    up = tensors["layers.0.fc1.weight"]
+    if len(up.shape) != 2:
+        raise CheckpointError(f"{path}: no Whisper encoder: its first layer's ffn/linear_0 is {up.shape}")
     sizes = {
         "model_type": "whisper",
         "num_mel_bins": conv1.shape[1],
         "d_model": conv1.shape[0],
         "encoder_layers": layers,
         "encoder_attention_heads": heads,
-        "encoder_ffn_dim": tensors["layers.0.fc1.weight"].shape[0],
+        "encoder_ffn_dim": up.shape[0],
         "max_source_positions": positions.shape[0],
     }
     return {name: replace(tensor, name=name) for name, tensor in tensors.items()}, sizes
@@ -118,7 +121,7 @@ def _unfused(path: Path, ours: str, take: Any, theirs: str) -> dict[str, StoredT
 
 
 def _scalar(path: Path, variable: StoredTensor | None, name: str) -> int:
-    if variable is None or prod(variable.shape) != 1:
+    if variable is None or prod(variable.shape) != 1 or not np.issubdtype(variable.dtype, np.integer):
         raise CheckpointError(f"{path}: missing: the number {name}")
     return int(variable.read().reshape(()))
 
@@ -142,9 +145,23 @@ def _read_variables(path: Path) -> dict[str, StoredTensor]:
                 if variable.name in variables:
                     raise CheckpointError(f"{path}: {variable.name} is there twice")
                 variables[variable.name] = variable
-            return variables
+            return variables | _aliases(file, path, size, variables)
     except OSError as error:
         raise CheckpointError(f"{path}: cannot be read: {error.strerror}") from None
+
+
+def _aliases(file: BinaryIO, path: Path, size: int, variables: dict[str, StoredTensor]) -> dict[str, StoredTensor]:
+    """Second names: of tensors with the same values only one is stored."""
+    (count,) = _unpack(file, path, "<I")
+    aliases = {}
+    for _ in range(count):
+        alias, name = _name(file, path), _name(file, path)
+        if alias in variables or alias in aliases or name not in variables:
+            raise CheckpointError(f"{path}: {alias} is there twice, or stands for {name}, which is not there")
+        aliases[alias] = variables[name]
+    if file.tell() != size:
+        raise CheckpointError(f"{path}: goes on after its end; the file is damaged, fetch it again")
+    return aliases
 
 
 def _variable(file: BinaryIO, path: Path, size: int) -> StoredTensor:

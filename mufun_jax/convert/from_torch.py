@@ -1,6 +1,8 @@
 """PyTorch's checkpoints in: one folder, or a Whisper and a Qwen3, written as a model folder, tensor by tensor."""
 
-from collections.abc import Iterator, Sequence
+import os
+import shutil
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,11 +24,13 @@ from mufun_jax.convert.sources import (
 )
 from mufun_jax.errors import CheckpointError
 from mufun_jax.model.connector import Connector
-from mufun_jax.text.tokenizer import copy_tokenizer, load_tokenizer
+from mufun_jax.text.tokenizer import copy_tokenizer
+from mufun_jax.weights.bounded_path import file_in
 from mufun_jax.weights.hf_config import BaseModel, Origin, released_values
-from mufun_jax.weights.model_folder import CONFIG, GENERATION_CONFIG, SHARD_BYTES, write_json
+from mufun_jax.weights.json_object import read_json_object
+from mufun_jax.weights.model_folder import CONFIG, GENERATION_CONFIG, SHARD_BYTES, fitting_tokenizer, write_json
 from mufun_jax.weights.safetensors_file import Advance, OutputTensor, copied, write_shards
-from mufun_jax.weights.stored_tensor import DTYPES
+from mufun_jax.weights.stored_tensor import DTYPES, StoredTensor
 from mufun_jax.weights.weight_table import check_tensors, tied_head, weight_table
 from mufun_jax.weights.written_folder import check_target, written_whole
 
@@ -64,8 +68,8 @@ def from_hf(
     """
     check_target(target, overwrite=overwrite)
     opened = open_source(source, taps)
-    keep_apart(target, opened.folder)
-    check_tokenizer(opened)
+    keep_apart(target, opened.folder, opened.tensors.values())
+    fitting_tokenizer(opened.folder, opened.config)
     outputs = stored_outputs(opened, dtype)
     return write_model_folder(opened, outputs, target, shard_bytes=shard_bytes, overwrite=overwrite, advance=advance)
 
@@ -93,7 +97,7 @@ def join(
     if connector is not None:
         parts["connector"] = open_part("connector", connector)
     for part in parts.values():
-        keep_apart(target, part.folder)
+        keep_apart(target, part.folder, part.tensors.values())
     config = joined_config(parts["encoder"], parts["decoder"], parts.get("connector"), taps)
     tensors = named_as_released(parts)
     for name, part in parts.items():
@@ -103,7 +107,7 @@ def join(
     origin = Origin(tuple(BaseModel(part.name, (name,), license_of(part.folder)) for name, part in parts.items()))
     values = {"text_config": parts["decoder"].values, "vision_config": parts["encoder"].values}
     joined = Source("parts", config, tensors, origin, parts["decoder"].folder, values)
-    check_tokenizer(joined)
+    fitting_tokenizer(joined.folder, config)
     outputs = stored_outputs(joined, dtype)
     if connector is None:
         outputs = [*outputs, *fresh_connector(config, seed, outputs[-1].dtype)]
@@ -148,29 +152,27 @@ def write_model_folder(
         write_json(aside / CONFIG, released_values(source.config, source.origin, dtype, source.values))
         copy_side_files(source, aside)
         if card is not None:
-            (aside / "README.md").write_text(card)
+            write_card(aside, card)
     return Written.of(target, outputs)
 
 
-def check_tokenizer(source: Source) -> None:
-    """Raises CheckpointError unless the source has a tokenizer that its decoder has rows for."""
-    tokenizer = load_tokenizer(source.folder)
-    if tokenizer.size > source.config.decoder.vocab_size:
-        raise CheckpointError(
-            f"{source.folder}: the tokenizer has {tokenizer.size} tokens, the decoder "
-            f"{source.config.decoder.vocab_size} embeddings"
-        )
+def write_card(folder: Path, card: str) -> None:
+    (folder / "README.md").write_text(card, encoding="utf-8", errors="backslashreplace")
 
 
 def copy_side_files(source: Source, target: Path) -> None:
     """The tokenizer's files and the generation config, to the byte."""
     copy_tokenizer(source.folder, target)
-    if (source.folder / GENERATION_CONFIG).is_file():
-        (target / GENERATION_CONFIG).write_bytes((source.folder / GENERATION_CONFIG).read_bytes())
+    generation = file_in(source.folder, GENERATION_CONFIG)
+    if generation.is_file():
+        read_json_object(generation)  # no copy of what is no such file, or without end
+        shutil.copyfile(generation, target / GENERATION_CONFIG)
 
 
-def keep_apart(target: Path, source: Path) -> None:
-    """Raises CheckpointError where replacing the target would remove the source."""
-    one, other = target.resolve(), source.resolve()
-    if one == other or one in other.parents:
-        raise CheckpointError(f"{target}: the source {source} lies there; name another target")
+def keep_apart(target: Path, folder: Path, tensors: Iterable[StoredTensor]) -> None:
+    """Raises CheckpointError where replacing the target would remove the source, or a part of it."""
+    place = Path(os.path.realpath(target))
+    for path in {folder, *(tensor.path for tensor in tensors)}:
+        for real in (Path(os.path.realpath(path)), Path(os.path.abspath(path))):
+            if real == place or place in real.parents:
+                raise CheckpointError(f"{target}: the source {path} lies there; name another target")

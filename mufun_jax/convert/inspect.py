@@ -80,7 +80,8 @@ def inspect_folder(source: str | Path, taps: tuple[int, ...] | None = None) -> I
         rows = _rows(present_entries(opened.config, opened.tensors), opened.tensors)
         size = sum(tensor.nbytes for tensor in opened.tensors.values())
         return Inspection(opened.kind, str(path), to_json(opened.config), rows, size, opened.origin)
-    part = {"qwen3": "decoder", "whisper": "encoder", None: "encoder"}.get(kind)
+    parts = {"qwen3": "decoder", "whisper": "encoder", None: "encoder"}
+    part = parts.get(kind) if kind is None or isinstance(kind, str) else None
     if part is None:
         raise CheckpointError(f"{path / CONFIG}: model_type {kind!r}: no MuFun, Whisper or Qwen3")
     return _inspect_part(part, source, taps)
@@ -88,7 +89,7 @@ def inspect_folder(source: str | Path, taps: tuple[int, ...] | None = None) -> I
 
 def _inspect_part(part: str, source: str | Path, taps: tuple[int, ...] | None) -> Inspection:
     opened = open_part(part, source)
-    where = str(opened.folder / CONFIG)
+    where = str(opened.sizes_from)
     head = None
     if part == "encoder":
         config = encoder_config(opened.values, where, taps)

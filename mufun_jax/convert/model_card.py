@@ -115,7 +115,7 @@ def _scores_table(scores: Mapping[str, Any]) -> str:
             rows.append(
                 f"| {task} | {int(score['n'])} | {accuracy} | {interval} | {majority} | {no_audio} | {wrong_audio} |"
             )
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
         raise CheckpointError(f"the scores are not those that `mufun evaluate --out` writes: {error!r}") from None
     return "Measured by `mufun evaluate`, beside what is reached without listening:\n\n" + "\n".join(rows)
 

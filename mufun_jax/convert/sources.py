@@ -6,11 +6,12 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from mufun_jax.config import DecoderConfig, EncoderConfig, ModelConfig
+from mufun_jax.config import DecoderConfig, EncoderConfig, ModelConfig, difference
 from mufun_jax.convert.ctranslate2 import read_ctranslate2_whisper
 from mufun_jax.convert.torch_pickle import read_pytorch_bin
 from mufun_jax.errors import CheckpointError
-from mufun_jax.weights.hf_config import BaseModel, Origin, decoder_config, encoder_config, folder_config
+from mufun_jax.weights.bounded_path import file_in
+from mufun_jax.weights.hf_config import LARGEST, BaseModel, Origin, decoder_config, encoder_config, folder_config
 from mufun_jax.weights.hub import local_folder
 from mufun_jax.weights.json_object import read_json_object
 from mufun_jax.weights.model_folder import CONFIG, open_model_folder
@@ -30,6 +31,7 @@ _PREFIXES = {
     "decoder": (RELEASED_PREFIX["decoder"], ""),
 }
 _MARKS = {"encoder": "conv1.weight", "connector": "linear1.weight", "decoder": "model.embed_tokens.weight"}
+_FRONT_MATTER = 20_000  # bytes of a model card in which its licence is looked for
 _WHISPER_DECODER = ("model.decoder.", "decoder.", "proj_out.")  # only the encoder of a Whisper is used
 
 
@@ -40,6 +42,7 @@ class Part:
     tensors: Mapping[str, StoredTensor]
     values: dict[str, Any]
     folder: Path
+    sizes_from: Path  # the file that says its sizes
     name: str
     kind: str
 
@@ -74,10 +77,14 @@ def open_source(source: str | Path, taps: tuple[int, ...] | None = None) -> Sour
 
 
 def _open_stage(folder: Path, taps: tuple[int, ...] | None) -> Source:
-    parts = {part: open_part(part, folder / name) for part, name in STAGE_FOLDERS.items()}
-    values = read_json_object(folder / CONFIG) if (folder / CONFIG).is_file() else {}
+    parts = {part: _open_part_at(part, folder / name, name) for part, name in STAGE_FOLDERS.items()}
+    values = read_json_object(file_in(folder, CONFIG)) if (folder / CONFIG).is_file() else {}
     if values:
         config = folder_config(values, str(folder / CONFIG), taps).model
+        own = (joined_config(parts["encoder"], parts["decoder"], parts["connector"], config.encoder.taps), config)
+        changed = difference(own[0].decoder, own[1].decoder) or difference(own[0].encoder, own[1].encoder)
+        if changed:
+            raise CheckpointError(f"{folder}: its parts' configs contradict its {CONFIG}: {changed}")
     else:
         config = joined_config(parts["encoder"], parts["decoder"], parts["connector"], taps)
     tensors = named_as_released(parts)
@@ -88,17 +95,23 @@ def _open_stage(folder: Path, taps: tuple[int, ...] | None) -> Source:
 
 def open_part(part: str, source: str | Path) -> Part:
     """A Whisper or Qwen3 folder, a CTranslate2 Whisper, or a connector; the tensors are not yet held against sizes."""
-    path = local_folder(source)
+    return _open_part_at(part, local_folder(source), source)
+
+
+def _open_part_at(part: str, path: Path, source: str | Path) -> Part:
+    """The part in a folder or file that is here; `source` is what it was asked for as."""
+    if not path.exists():
+        raise CheckpointError(f"{path}: no {part} here: there is no such folder; was it copied whole?")
     if part == "encoder" and (path.is_file() or _is_ctranslate2(path)):
-        file = path if path.is_file() else path / CTRANSLATE2
+        file = path if path.is_file() else file_in(path, CTRANSLATE2)
         tensors, values = read_ctranslate2_whisper(file)
-        return Part(tensors, values, file.parent, _display_name(source, file.parent, {}), "CTranslate2 Whisper")
+        return Part(tensors, values, file.parent, file, _display_name(source, file.parent, {}), "CTranslate2 Whisper")
     values = {}
     if part != "connector":
-        values = read_json_object(path / CONFIG)
+        values = read_json_object(file_in(path, CONFIG))
     found = read_header(path) if path.is_file() else read_weights(path)
     tensors = _inside(part, found, path)
-    return Part(tensors, values, path, _display_name(source, path, values), f"{part} folder")
+    return Part(tensors, values, path, path / CONFIG, _display_name(source, path, values), f"{part} folder")
 
 
 def read_weights(folder: Path) -> dict[str, StoredTensor]:
@@ -106,9 +119,9 @@ def read_weights(folder: Path) -> dict[str, StoredTensor]:
     if any((folder / name).is_file() for name in ("model.safetensors", "model.safetensors.index.json")):
         return read_folder(folder)
     if (folder / PICKLE).is_file():
-        return read_pytorch_bin(folder / PICKLE)
+        return read_pytorch_bin(file_in(folder, PICKLE))
     if (folder / PICKLE_INDEX).is_file():
-        return read_index(folder / PICKLE_INDEX, read_pytorch_bin)
+        return read_index(file_in(folder, PICKLE_INDEX), read_pytorch_bin)
     raise CheckpointError(f"{folder}: no weights here: no model.safetensors, index of shards or {PICKLE}")
 
 
@@ -116,11 +129,14 @@ def joined_config(
     encoder: Part, decoder: Part, connector: Part | None, taps: tuple[int, ...] | None = None
 ) -> ModelConfig:
     """The sizes of a model of these parts. A fresh connector is `blp_{taps}i_2x`, as the original's."""
-    heard: EncoderConfig = encoder_config(encoder.values, str(encoder.folder / CONFIG), taps)
-    written: DecoderConfig = decoder_config(decoder.values, str(decoder.folder / CONFIG))
+    heard: EncoderConfig = encoder_config(encoder.values, str(encoder.sizes_from), taps)
+    written: DecoderConfig = decoder_config(decoder.values, str(decoder.sizes_from))
     width = 2 * len(heard.taps) * heard.width
     if connector is not None:
-        width = connector.tensors["linear1.weight"].shape[0]
+        shape = connector.tensors["linear1.weight"].shape
+        if len(shape) != 2 or not 0 < shape[0] <= LARGEST:
+            raise CheckpointError(f"{connector.folder}: linear1.weight is {list(shape)}, no matrix of a connector")
+        width = shape[0]
     return ModelConfig(heard, width, written)
 
 
@@ -141,10 +157,11 @@ def present_entries(config: ModelConfig, tensors: Mapping[str, StoredTensor]) ->
 
 def license_of(folder: Path) -> str | None:
     """The licence that a folder's model card names in its first lines, as the hub reads them."""
-    card = folder / "README.md"
+    card = file_in(folder, "README.md")
     if not card.is_file():
         return None
-    front = card.read_bytes()[:20_000].decode("utf-8", "replace").split("---")
+    with card.open("rb") as file:
+        front = file.read(_FRONT_MATTER).decode("utf-8", "replace").split("---")
     match = (
         re.search(r"^license: *['\"]?([\w.+-]+)", front[1], re.MULTILINE) if len(front) > 2 and not front[0] else None
     )

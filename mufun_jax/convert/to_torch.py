@@ -4,7 +4,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
-from mufun_jax.convert.from_torch import Written, copy_side_files, keep_apart, stored_outputs, write_model_folder
+from mufun_jax.convert.from_torch import (
+    Written,
+    copy_side_files,
+    keep_apart,
+    stored_outputs,
+    write_card,
+    write_model_folder,
+)
 from mufun_jax.convert.model_card import model_card
 from mufun_jax.convert.sources import Source, open_source
 from mufun_jax.weights.hf_config import qwen3_values, section_values, whisper_values
@@ -40,7 +47,7 @@ def to_hf(
     """
     check_target(target, overwrite=overwrite)
     opened = open_source(source)
-    keep_apart(target, opened.folder)
+    keep_apart(target, opened.folder, opened.tensors.values())
     outputs = stored_outputs(opened, dtype)
     card = model_card(opened, outputs, layout, scores, license)
     if layout == "released":
@@ -48,7 +55,7 @@ def to_hf(
         return write_model_folder(opened, outputs, target, card=card, **options)
     with written_whole(target, overwrite=overwrite) as aside:
         _write_parts(opened, outputs, aside, shard_bytes, advance)
-        (aside / "README.md").write_text(card)
+        write_card(aside, card)
     return Written.of(target, outputs)
 
 

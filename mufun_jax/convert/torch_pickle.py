@@ -16,15 +16,16 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from mufun_jax.errors import CheckpointError
-from mufun_jax.weights.stored_tensor import DTYPES, StoredTensor
+from mufun_jax.weights.stored_tensor import DTYPES, LARGEST_AXIS, MOST_AXES, StoredTensor
 
-_PICKLE_LIMIT = 64 * 1024**2  # bytes; that of an 8 B model has 100 KiB
+_PICKLE_LIMIT = 8 * 1024**2  # bytes; that of an 8 B model has 100 KiB
+_MOST_OPERATIONS = 1_000_000
 _STORAGES = {
     "FloatStorage": "float32",
     "BFloat16Storage": "bfloat16",
     "HalfStorage": "float16",
-    "DoubleStorage": "float64",
 }
+_ENCRYPTED = 1  # of a zip member's flags
 _LOCAL_HEADER = struct.Struct("<4s22xHH")  # of a zip member: signature, …, length of its name, of its extra field
 
 
@@ -67,29 +68,46 @@ def read_pytorch_bin(path: Path) -> dict[str, StoredTensor]:
     """
     try:
         with zipfile.ZipFile(path) as archive:
-            members = {info.filename: info for info in archive.infolist()}
-            if len(members) < len(archive.infolist()):
-                raise CheckpointError(f"{path}: holds a file twice; fetch it again")
+            members = _members(path, archive)
             pickles = [name for name in members if name.endswith("/data.pkl") and name.count("/") == 1]
             if len(pickles) != 1:
                 raise CheckpointError(f"{path}: no single data.pkl in it; was it written by torch.save?")
             info = members[pickles[0]]
-            if info.file_size > _PICKLE_LIMIT or info.compress_type != zipfile.ZIP_STORED:
-                raise CheckpointError(f"{path}: {info.filename} is compressed, or larger than {_PICKLE_LIMIT} bytes")
+            if info.file_size > _PICKLE_LIMIT:
+                raise CheckpointError(f"{path}: {info.filename} is larger than {_PICKLE_LIMIT} bytes")
             root = pickles[0].removesuffix("data.pkl")
             order = members.get(f"{root}byteorder")
             if order is not None and (order.file_size > 16 or archive.read(order) != b"little"):
                 raise CheckpointError(f"{path}: its numbers are big-endian; save it again on an ordinary machine")
             state = _Machine(path).run(archive.read(info))
+        if not isinstance(state, dict) or not state:
+            raise CheckpointError(f"{path}: holds no dict of tensors")
+        return {name: _located(path, root, members, name, value) for name, value in state.items()}
+    except CheckpointError:
+        raise
     except zipfile.BadZipFile as error:
         raise CheckpointError(
             f"{path}: no file of torch.save, or damaged ({error}); one older than PyTorch 1.6 must be saved again"
         ) from None
-    except (OSError, EOFError, NotImplementedError, RuntimeError) as error:
-        raise CheckpointError(f"{path}: cannot be read: {error}") from None
-    if not isinstance(state, dict) or not state:
-        raise CheckpointError(f"{path}: holds no dict of tensors")
-    return {name: _located(path, root, members, name, value) for name, value in state.items()}
+    except (OSError, EOFError, ValueError, OverflowError, NotImplementedError, RuntimeError) as error:
+        raise CheckpointError(f"{path}: cannot be read, or damaged: {error}") from None
+
+
+def _members(path: Path, archive: zipfile.ZipFile) -> dict[str, zipfile.ZipInfo]:
+    """The files of the archive by name: each once, none compressed or encrypted, none over another."""
+    members: dict[str, zipfile.ZipInfo] = {}
+    end = 0
+    for info in sorted(archive.infolist(), key=lambda info: info.header_offset):
+        if info.filename in members:
+            raise CheckpointError(f"{path}: holds {info.filename} twice; fetch it again")
+        stored = info.compress_type == zipfile.ZIP_STORED and info.compress_size == info.file_size
+        if not stored or info.flag_bits & _ENCRYPTED:
+            raise CheckpointError(f"{path}: {info.filename} is compressed or encrypted; torch.save does neither")
+        if info.header_offset < end:
+            raise CheckpointError(f"{path}: {info.filename} lies over another file; fetch it again")
+        end = info.header_offset + _LOCAL_HEADER.size + info.file_size
+        members[info.filename] = info
+    return members
 
 
 def _located(path: Path, root: str, members: dict[str, zipfile.ZipInfo], name: Any, value: Any) -> StoredTensor:
@@ -97,8 +115,8 @@ def _located(path: Path, root: str, members: dict[str, zipfile.ZipInfo], name: A
         raise CheckpointError(f"{path}: {name!r} is no tensor but {type(value).__name__.lstrip('_')}")
     info = members.get(f"{root}data/{value.storage.key}")
     dtype = DTYPES[value.storage.dtype]
-    if info is None or info.compress_type != zipfile.ZIP_STORED:
-        raise CheckpointError(f"{path}: the numbers of {name} are missing, or compressed; fetch it again")
+    if info is None:
+        raise CheckpointError(f"{path}: the numbers of {name} are missing; fetch it again")
     if info.file_size != value.storage.numel * dtype.itemsize:
         raise CheckpointError(
             f"{path}: {info.file_size} bytes for the {value.storage.numel} numbers of {name}; fetch it again"
@@ -114,10 +132,13 @@ def _data_offset(path: Path, info: zipfile.ZipInfo) -> int:
     with path.open("rb") as file:
         file.seek(info.header_offset)
         header = file.read(_LOCAL_HEADER.size)
+        if len(header) < _LOCAL_HEADER.size or header[:4] != b"PK\3\4":
+            raise CheckpointError(f"{path}: the header of {info.filename} is damaged; fetch it again")
+        _, name_length, extra_length = _LOCAL_HEADER.unpack(header)
+        name = file.read(name_length)
         size = file.seek(0, 2)
-    if len(header) < _LOCAL_HEADER.size or header[:4] != b"PK\3\4":
-        raise CheckpointError(f"{path}: the header of {info.filename} is damaged; fetch it again")
-    _, name_length, extra_length = _LOCAL_HEADER.unpack(header)
+    if name != info.orig_filename.encode():
+        raise CheckpointError(f"{path}: another file lies where {info.filename} should; fetch it again")
     start = info.header_offset + _LOCAL_HEADER.size + name_length + extra_length
     if start + info.file_size > size:
         raise CheckpointError(f"{path}: ends inside {info.filename}; fetch it again")
@@ -134,7 +155,9 @@ class _Machine:
 
     def run(self, data: bytes) -> Any:
         try:
-            for opcode, argument, _ in pickletools.genops(data):
+            for count, (opcode, argument, _) in enumerate(pickletools.genops(data)):
+                if count > _MOST_OPERATIONS:
+                    raise ValueError(f"more than {_MOST_OPERATIONS} operations")
                 if opcode.name == "STOP":
                     return self._stack.pop()
                 operation = _OPERATIONS.get(opcode.name)
@@ -253,11 +276,13 @@ def _ordered_dict(arguments: tuple[Any, ...]) -> dict[Any, Any]:
 def _tensor(arguments: tuple[Any, ...]) -> _Tensor:
     """_rebuild_tensor_v2(storage, offset, shape, stride, requires_grad, hooks). Rows must follow one another."""
     storage, offset, shape, stride = arguments[:4]
-    if not isinstance(storage, _Storage) or type(offset) is not int or offset < 0:
+    if not isinstance(storage, _Storage) or type(offset) is not int or not 0 <= offset < LARGEST_AXIS:
         raise ValueError("a tensor without a storage or an offset")
     for sizes in (shape, stride):
-        if not isinstance(sizes, tuple) or not all(type(size) is int and size >= 0 for size in sizes):
+        if not isinstance(sizes, tuple) or len(sizes) > MOST_AXES:
             raise ValueError("a tensor without a shape or strides")
+        if not all(type(size) is int and 0 <= size < LARGEST_AXIS for size in sizes):
+            raise ValueError("a tensor of an impossible shape")
     expected = tuple(prod(shape[axis + 1 :]) for axis in range(len(shape)))
     if len(stride) != len(shape) or any(
         size > 1 and one != other for size, one, other in zip(shape, stride, expected, strict=True)

@@ -196,7 +196,7 @@ class MuFun:
 
         The songs and the prompt are run once; each option continues from there.
         """
-        if isinstance(options, str) or not options:
+        if isinstance(options, str) or not options or not all(isinstance(option, str) for option in options):
             raise UserError(f"options {options!r}: give a list of answers, for instance ['major', 'minor']")
         question = make_question(prompt, audio_files, segs)
         prepared = self.prepare(question)

@@ -1,7 +1,9 @@
 """Tokenizers: Qwen3's, read from a folder, and the nano model's own small byte-level BPE."""
 
+import json
 import os
 import shutil
+import tempfile
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,6 +28,9 @@ TOKENIZER_FILES = (
     "added_tokens.json",
     "special_tokens_map.json",
 )
+_TOKENIZER_CONFIG = "tokenizer_config.json"
+_SPECIAL_TOKEN_KEYS = {"added_tokens_decoder", "pad_token", "eos_token", "unk_token", "additional_special_tokens"}
+_NORMALIZERS = ("NFC", "NFD", "NFKC", "NFKD")
 NANO_TOKENIZER = Path(__file__).parent / "nano_tokenizer"
 
 
@@ -46,7 +51,7 @@ class Tokenizer:
         self._folder = folder
         self.end_of_turn = self._id_of(END_OF_TURN)
         self.padding = self._id_of(PADDING)
-        self.size = len(tokenizer)
+        self.size = 1 + max(tokenizer.get_vocab().values())
 
     def encode_pieces(self, rendered: Rendered) -> list[TextPiece]:
         """Tokenises piece by piece, split at `<audio>` only: n placeholders give n + 1 pieces.
@@ -90,15 +95,39 @@ def load_tokenizer(source: str | Path) -> Tokenizer:
     folder = NANO_TOKENIZER if source == "nano" else Path(source)
     try:
         if (folder / "tokenizer.json").is_file():
+            _check_pipeline(folder / "tokenizer.json")
             return Tokenizer(PreTrainedTokenizerFast(tokenizer_file=str(folder / "tokenizer.json")), folder)
         if (folder / "vocab.json").is_file() and (folder / "merges.txt").is_file():
-            return Tokenizer(Qwen2Tokenizer.from_pretrained(folder), folder)
+            return Tokenizer(_qwen_tokenizer(folder), folder)
     except CheckpointError:
         raise
     except Exception as error:
         first_line = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise CheckpointError(f"{folder}: the tokenizer here cannot be read: {first_line}") from error
     raise CheckpointError(f"{folder}: no tokenizer.json here, nor vocab.json with merges.txt; or write 'nano'")
+
+
+def _qwen_tokenizer(folder: Path) -> PreTrainedTokenizerFast:
+    """Qwen's tokenizer, told nothing by the folder's config but its special tokens: other keys could name any file."""
+    with tempfile.TemporaryDirectory() as clean:
+        for name in TOKENIZER_FILES:
+            if name != _TOKENIZER_CONFIG and (folder / name).is_file():
+                shutil.copyfile(folder / name, Path(clean) / name)
+        if (folder / _TOKENIZER_CONFIG).is_file():
+            values = json.loads((folder / _TOKENIZER_CONFIG).read_text(encoding="utf-8"))
+            kept = {key: value for key, value in values.items() if key in _SPECIAL_TOKEN_KEYS}
+            (Path(clean) / _TOKENIZER_CONFIG).write_text(json.dumps(kept))
+        return Qwen2Tokenizer.from_pretrained(clean)
+
+
+def _check_pipeline(path: Path) -> None:
+    """Refuses kinds of tokenizers that no MuFun has: damaged ones of some kinds abort their reader past any handler."""
+    values = json.loads(path.read_text(encoding="utf-8"))
+    model, normalizer = values.get("model") or {}, values.get("normalizer") or {}
+    if model.get("type") != "BPE" or model.get("continuing_subword_prefix"):
+        raise CheckpointError(f"{path}: no byte-level BPE, which Qwen's and MuFun's tokenizers are")
+    if normalizer and normalizer.get("type") not in _NORMALIZERS:
+        raise CheckpointError(f"{path}: its normalizer {normalizer.get('type')!r} is none of {', '.join(_NORMALIZERS)}")
 
 
 def copy_tokenizer(source: Path, target: Path) -> None:

@@ -26,6 +26,7 @@ from mufun_jax.weights.hf_config import Origin, TrainedStage
 from mufun_jax.weights.hub import local_folder
 from mufun_jax.weights.model_folder import ModelFolder, load_params, open_model_folder, save_model
 from mufun_jax.weights.params import Params, count_params, init_params
+from mufun_jax.weights.written_folder import check_target
 
 _SUMMARY_FRACTION = 0.05  # of a stage's steps, at either end, that its start and end losses are means of
 OnStep = Callable[[str, int, int, StepMetrics], None]
@@ -62,6 +63,7 @@ def train_curriculum(
             f"the tokenizer has {tokenizer.size} tokens, model.decoder.vocab_size is {run.model.decoder.vocab_size}"
         )
     workdir.mkdir(parents=True, exist_ok=True)
+    check_target(workdir / "checkpoint", overwrite=True)  # what could not be replaced is found before training
     checkpoints = Checkpoints(workdir, run.checkpoint)
     position = checkpoints.latest(run)
     log = MetricsLog(workdir / "metrics.jsonl", position.global_step if position else 0)

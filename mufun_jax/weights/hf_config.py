@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from pydantic import ConfigDict, PositiveInt
+from pydantic import ConfigDict, NonNegativeInt, PositiveFloat, PositiveInt
 from pydantic.dataclasses import dataclass as checked_dataclass
 
 from mufun_jax.config import CONVOLUTION_STRIDE, HOP_SAMPLES, DecoderConfig, EncoderConfig, ModelConfig, validate
@@ -24,6 +24,8 @@ OUR_KEY = "mufun_jax"
 MODEL_TYPE = "tinyllava"
 LARGEST = 2**24  # of any size in a config: more is damage, and would only exhaust memory
 MOST_LAYERS = 512
+MOST_WINDOWS = 10_000
+_LARGEST_NUMBER = 1e30
 
 # Layers whose hidden states are concatenated, by the encoder's number of layers: Whisper tiny, base, small, medium and
 # large. The authors' code has large's; the others divide the depth alike.
@@ -68,8 +70,8 @@ class TrainedStage:
     """A stage of training that a model went through: its steps, its mixture by weight, and what trained."""
 
     name: str
-    steps: int
-    mixture: dict[str, float]
+    steps: NonNegativeInt
+    mixture: dict[str, PositiveFloat]
     trained_parts: tuple[str, ...]
 
 
@@ -112,6 +114,8 @@ def decoder_config(values: Mapping[str, Any], where: str) -> DecoderConfig:
     tied = values.get("tie_word_embeddings", False)
     if not isinstance(tied, bool):
         raise ConfigError(f"{where}: tie_word_embeddings is {tied!r}, not true or false")
+    if sizes["head_dim"] % 2:
+        raise ConfigError(f"{where}: head_dim {sizes['head_dim']} is odd; rotary positions turn pairs")
     if sizes["num_hidden_layers"] > MOST_LAYERS:
         raise ConfigError(f"{where}: num_hidden_layers {sizes['num_hidden_layers']} is more than {MOST_LAYERS}")
     decoder = {
@@ -173,6 +177,8 @@ def folder_config(values: dict[str, Any], where: str, taps: tuple[int, ...] | No
         ours = validate(OurKeys, _section(values, OUR_KEY, where), f"{where}: {OUR_KEY}")
         if ours.format != FORMAT:
             raise CheckpointError(f"{where}: {OUR_KEY} is of format {ours.format}, this reads {FORMAT}")
+        if ours.max_windows > MOST_WINDOWS:
+            raise ConfigError(f"{where}: {OUR_KEY}.max_windows {ours.max_windows} is more than {MOST_WINDOWS}")
         if taps is not None and taps != ours.taps:
             raise ConfigError(f"{where}: the layer set is {list(ours.taps)}, not {list(taps)}")
         taps = ours.taps
@@ -254,7 +260,7 @@ def _size(values: Mapping[str, Any], key: str, default: int, where: str) -> int:
 
 def _number(values: Mapping[str, Any], key: str, default: float, where: str) -> float:
     found = values.get(key, default)
-    if type(found) not in (int, float) or not 0 < found < float("inf"):
+    if type(found) not in (int, float) or not 0 < found < _LARGEST_NUMBER:
         raise ConfigError(f"{where}: {key} is {found!r}, not a number above 0")
     return float(found)
 

@@ -36,9 +36,9 @@ def parse_json_object(data: bytes, where: str) -> dict[str, Any]:
 
 
 def _without_doubles(pairs: list[tuple[str, Any]], where: str) -> dict[str, Any]:
-    values = dict(pairs)
-    if len(values) < len(pairs):
-        names = [name for name, _ in pairs]
-        double = next(name for name in names if names.count(name) > 1)
-        raise CheckpointError(f"{where}: {double!r} is there twice")
+    values: dict[str, Any] = {}
+    for name, value in pairs:
+        if name in values:
+            raise CheckpointError(f"{where}: {name!r} is there twice")
+        values[name] = value
     return values

@@ -21,7 +21,8 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from mufun_jax.config import ModelConfig
 from mufun_jax.errors import CheckpointError, ConfigError
-from mufun_jax.text.tokenizer import Tokenizer, load_tokenizer
+from mufun_jax.text.tokenizer import TOKENIZER_FILES, Tokenizer, load_tokenizer
+from mufun_jax.weights.bounded_path import file_in
 from mufun_jax.weights.hf_config import FolderConfig, Origin, folder_config, released_values
 from mufun_jax.weights.json_object import read_json_object
 from mufun_jax.weights.params import Params, abstract_params, param_shardings
@@ -74,7 +75,7 @@ def open_model_folder(folder: Path, taps: tuple[int, ...] | None = None) -> Mode
         raise CheckpointError(
             f"{folder}: no model here (no {CONFIG}); `mufun train`, `mufun demo` and `mufun convert from-hf` make one"
         )
-    config = folder_config(read_json_object(folder / CONFIG), str(folder / CONFIG), taps)
+    config = folder_config(read_json_object(file_in(folder, CONFIG)), str(folder / CONFIG), taps)
     tensors = read_folder(folder)
     check_tensors(weight_table(config.model), tensors, str(folder), tied_head(config.model.decoder))
     return ModelFolder(folder, config, tensors)
@@ -93,8 +94,18 @@ def load_model(
     if dtype not in COMPUTE_DTYPES:
         raise CheckpointError(f"dtype {dtype!r}: {' or '.join(map(repr, COMPUTE_DTYPES))}")
     opened = open_model_folder(folder)
-    tokenizer = load_tokenizer(folder)
+    tokenizer = fitting_tokenizer(folder, opened.config.model)
     return LoadedModel(opened.config, load_params(opened, mesh, dtype, quantize, advance), tokenizer)
+
+
+def fitting_tokenizer(folder: Path, config: ModelConfig) -> Tokenizer:
+    """The tokenizer of a folder. Raises CheckpointError where there is none, or the decoder has too few embeddings."""
+    for name in TOKENIZER_FILES:
+        file_in(folder, name)
+    tokenizer, rows = load_tokenizer(folder), config.decoder.vocab_size
+    if tokenizer.size > rows:
+        raise CheckpointError(f"{folder}: the tokenizer has token {tokenizer.size - 1}, the decoder {rows} embeddings")
+    return tokenizer
 
 
 def load_params(

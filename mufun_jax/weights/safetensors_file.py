@@ -16,14 +16,16 @@ from typing import Any
 import numpy as np
 
 from mufun_jax.errors import CheckpointError
+from mufun_jax.weights.bounded_path import file_in
 from mufun_jax.weights.json_object import SIZE_LIMIT, parse_json_object, read_json_object
-from mufun_jax.weights.stored_tensor import DTYPES, StoredTensor
+from mufun_jax.weights.stored_tensor import DTYPES, LARGEST_AXIS, MOST_AXES, StoredTensor
 
 INDEX = "model.safetensors.index.json"
 SINGLE = "model.safetensors"
-_DTYPES = {"F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16"}
+_DTYPES = {"F32": "float32", "F16": "float16", "BF16": "bfloat16"}
 _CODES = {DTYPES[name]: code for code, name in _DTYPES.items()}
 _SHARD_SUFFIXES = (".safetensors", ".bin")
+_LONGEST_NAME = 200  # characters of a file name
 _LENGTH = struct.Struct("<Q")
 
 Advance = Callable[..., None]  # (bytes done, bytes in all, note)
@@ -42,10 +44,10 @@ def read_folder(folder: Path) -> dict[str, StoredTensor]:
     if single.is_file() and index.is_file():
         raise CheckpointError(f"{folder}: has both {SINGLE} and {INDEX}; remove the one that is not meant")
     if single.is_file():
-        return read_header(single)
+        return read_header(file_in(folder, SINGLE))
     if not index.is_file():
         raise CheckpointError(f"{folder}: no {SINGLE} here, nor {INDEX}; was the folder copied whole?")
-    return read_index(index, read_header)
+    return read_index(file_in(folder, INDEX), read_header)
 
 
 def read_index(index: Path, read_shard: Callable[[Path], dict[str, StoredTensor]]) -> dict[str, StoredTensor]:
@@ -54,11 +56,12 @@ def read_index(index: Path, read_shard: Callable[[Path], dict[str, StoredTensor]
     if not isinstance(weight_map, dict) or not weight_map:
         raise CheckpointError(f"{index}: has no weight_map from tensors to files")
     for name, shard in weight_map.items():
-        if not isinstance(shard, str) or Path(shard).name != shard or not shard.endswith(_SHARD_SUFFIXES):
+        is_name = isinstance(shard, str) and len(shard) <= _LONGEST_NAME and Path(shard).name == shard
+        if not is_name or not shard.endswith(_SHARD_SUFFIXES):
             raise CheckpointError(f"{index}: {name} is said to be in {shard!r}, which is no file name")
     tensors: dict[str, StoredTensor] = {}
     for shard in sorted(set(weight_map.values())):
-        path = index.parent / shard
+        path = file_in(index.parent, shard)
         if not path.is_file():
             raise CheckpointError(f"{path}: no such file, though {index.name} names it; was the folder copied whole?")
         for name, tensor in read_shard(path).items():
@@ -121,7 +124,11 @@ def _located(path: Path, start: int, name: str, entry: Any) -> StoredTensor:
 
 
 def _are_sizes(values: Any) -> bool:
-    return isinstance(values, list) and all(type(value) is int and value >= 0 for value in values)
+    return (
+        isinstance(values, list)
+        and len(values) <= MOST_AXES
+        and all(type(value) is int and 0 <= value < LARGEST_AXIS for value in values)
+    )
 
 
 # --- writing -------------------------------------------------------------------------------------------------------

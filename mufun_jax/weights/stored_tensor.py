@@ -11,12 +11,13 @@ import numpy as np
 
 from mufun_jax.errors import CheckpointError
 
+MOST_AXES = 8  # of any tensor; more is damage
+LARGEST_AXIS = 2**62
 BLOCK = 16 * 1024**2  # bytes read at a time
 DTYPES: dict[str, np.dtype[Any]] = {
     "float32": np.dtype(np.float32),
     "bfloat16": np.dtype(ml_dtypes.bfloat16),
     "float16": np.dtype(np.float16),
-    "float64": np.dtype(np.float64),
 }
 
 

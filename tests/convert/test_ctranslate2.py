@@ -59,14 +59,22 @@ def word(text: str) -> bytes:
     return struct.pack("<H", len(text) + 1) + text.encode() + b"\0"
 
 
-def write(path: Path, variables: dict[str, np.ndarray], version: int = 6, kind: str = "WhisperSpec") -> Path:
+def write(
+    path: Path,
+    variables: dict[str, np.ndarray],
+    version: int = 6,
+    kind: str = "WhisperSpec",
+    aliases: dict | None = None,
+) -> Path:
     parts = [struct.pack("<I", version), word(kind), struct.pack("<II", 3, len(variables))]
     for name, value in sorted(variables.items()):
         value = np.asarray(value)
         parts += [word(name), struct.pack(f"<B{value.ndim}I", value.ndim, *value.shape)]
         parts += [struct.pack("<BI", TYPES[value.dtype.name], value.nbytes), value.tobytes()]
-    alias = [struct.pack("<I", 1), word("decoder/projection/weight"), word("decoder/embeddings/weight")]
-    path.write_bytes(b"".join(parts + alias))
+    aliases = {"decoder/projection/weight": "decoder/embeddings/weight", **(aliases or {})}
+    parts.append(struct.pack("<I", len(aliases)))
+    parts += [word(name) for pair in aliases.items() for name in pair]
+    path.write_bytes(b"".join(parts))
     return path
 
 
@@ -117,6 +125,14 @@ WRONG = {
         "linear_0 is .* not queries, keys and values",
     ),
     "no heads": (lambda v: v.pop("encoder/num_heads"), "missing: the number encoder/num_heads"),
+    "half a head": (
+        lambda v: v.update({"encoder/num_heads": np.float32(3.5)}),
+        "missing: the number encoder/num_heads",
+    ),
+    "a feed-forward of no shape": (
+        lambda v: v.update({"encoder/layer_0/ffn/linear_0/weight": np.float32(1)}),
+        "its first layer's ffn/linear_0 is",
+    ),
     "no encoder": (lambda v: [v.pop(name) for name in list(v) if name.startswith("encoder")], "missing: the number"),
 }
 
@@ -128,6 +144,21 @@ def test_a_file_that_is_wrong_says_where(reference, tmp_path, case):
     with pytest.raises(CheckpointError, match=message) as caught:
         read_ctranslate2_whisper(path)
     assert str(caught.value).startswith(f"{path}: ")
+
+
+def test_tensors_of_the_same_values_are_stored_once(reference, tmp_path):
+    """As CTranslate2's converter does: the others are second names of the first."""
+    variables = changed(reference, lambda v: v.pop("encoder/conv2/bias"))
+    aliased = write(tmp_path / "a.bin", variables, aliases={"encoder/conv2/bias": "encoder/conv1/bias"})
+    tensors, _ = read_ctranslate2_whisper(aliased)
+    np.testing.assert_array_equal(tensors["conv2.bias"].read(), reference.encoder.conv1.bias.detach().numpy())
+    assert tensors["conv2.bias"].name == "conv2.bias"
+    for aliases in ({"encoder/x": "encoder/absent"}, {"encoder/conv1/bias": "encoder/conv1/weight"}):
+        with pytest.raises(CheckpointError, match="is there twice, or stands for"):
+            read_ctranslate2_whisper(write(tmp_path / "b.bin", variables, aliases=aliases))
+    aliased.write_bytes(aliased.read_bytes() + b"x")
+    with pytest.raises(CheckpointError, match="goes on after its end"):
+        read_ctranslate2_whisper(aliased)
 
 
 def test_other_kinds_and_versions(reference, tmp_path):

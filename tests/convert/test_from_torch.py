@@ -1,6 +1,8 @@
 """From PyTorch's folders and back: every tensor bit for bit, whatever the dtype, the shards and the source."""
 
 import json
+import shutil
+from pathlib import Path
 
 import jax
 import numpy as np
@@ -13,8 +15,11 @@ from mufun_jax.convert.from_torch import from_hf, join
 from mufun_jax.convert.to_torch import to_hf
 from mufun_jax.errors import CheckpointError, ConfigError, UserError
 from mufun_jax.sharding.mesh import inference_mesh
+from mufun_jax.text.tokenizer import NANO_TOKENIZER
+from mufun_jax.weights import hub
 from mufun_jax.weights.model_folder import load_model, open_model_folder, save_model
 from tests.parity.reference_model import ReferenceModel, params_of
+from tests.qwen_tokenizer import write_qwen_tokenizer
 from tests.released_folder import (
     released_tensors,
     small_model,
@@ -189,6 +194,100 @@ def test_sharded_pickles(reference, tmp_path):
     assert_same(tensors_in(tmp_path / "ours"), released_tensors(reference))
 
 
+def test_a_stage_whose_configs_contradict_each_other(reference, tmp_path):
+    source = write_stage(tmp_path / "source", reference)
+    values = json.loads((source / "language_model" / "config.json").read_text())
+    values["rope_parameters"]["rope_theta"] = 5.0
+    (source / "language_model" / "config.json").write_text(json.dumps(values))
+    with pytest.raises(CheckpointError, match=r"its parts' configs contradict its config.json: rope_theta: 5.0 is not"):
+        from_hf(source, tmp_path / "ours")
+
+
+def test_a_stage_that_lacks_a_part_is_not_completed_from_the_hub(reference, tmp_path, monkeypatch):
+    source = write_stage(tmp_path / "source", reference)
+    shutil.rmtree(source / "vision_tower")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(hub, "snapshot_download", lambda *_, **__: pytest.fail("the hub was asked"))
+    with pytest.raises(CheckpointError, match=r"^source/vision_tower: no encoder here: there is no such folder"):
+        from_hf("source", tmp_path / "ours")
+
+
+@pytest.mark.parametrize(
+    "name", ["generation_config.json", "config.json", "vocab.json", "model-00001-of-00002.safetensors", "README.md"]
+)
+def test_a_link_out_of_the_folder_is_not_followed(reference, tmp_path, name):
+    source = write_released(tmp_path / "source", reference)
+    (source / name).rename(tmp_path / "elsewhere")
+    (source / name).symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(CheckpointError, match=rf"source/{name}: is a link to .*elsewhere, outside the folder"):
+        from_hf(source, tmp_path / "ours")
+    assert not (tmp_path / "ours").exists()
+
+
+def test_the_links_of_the_hubs_cache_are_followed(reference, tmp_path):
+    """`snapshots/REVISION/NAME` is a link to `blobs/HASH` beside it."""
+    cache = tmp_path / "models--Yi3852--MuFun"
+    source = write_released(cache / "snapshots" / "abc", reference)
+    (cache / "blobs").mkdir()
+    for number, path in enumerate(sorted(source.iterdir())):
+        path.rename(cache / "blobs" / str(number))
+        path.symlink_to(f"../../blobs/{number}")
+    from_hf(source, tmp_path / "ours")
+    assert_same(tensors_in(tmp_path / "ours"), released_tensors(reference))
+    assert not any(path.is_symlink() for path in (tmp_path / "ours").iterdir())
+
+
+def test_a_tokenizer_config_cannot_name_other_files(reference, tmp_path):
+    source = write_released(tmp_path / "source", reference)
+    other = write_qwen_tokenizer(tmp_path / "other")
+    vocabulary = json.loads((other / "vocab.json").read_text())
+    (other / "vocab.json").write_text(json.dumps({f"outside{token}": i for token, i in vocabulary.items()}))
+    values = json.loads((source / "tokenizer_config.json").read_text())
+    for key in ("vocab", "vocab_file", "merges", "merges_file", "tokenizer_file"):
+        values[key] = str(other / ("vocab.json" if "vocab" in key else "merges.txt"))
+    (source / "tokenizer_config.json").write_text(json.dumps(values))
+    from_hf(source, tmp_path / "ours")
+    tokenizer = load_model(tmp_path / "ours", inference_mesh(), "float32").tokenizer
+    assert not any("outside" in tokenizer.decode([token]) for token in range(512))
+
+
+def test_a_token_without_an_embedding(reference, tmp_path):
+    source = write_released(tmp_path / "source", reference)
+    values = json.loads((source / "vocab.json").read_text())
+    values["never"] = 700
+    (source / "vocab.json").write_text(json.dumps(values))
+    with pytest.raises(CheckpointError, match=r"the tokenizer has token 70\d, the decoder 515 embeddings"):
+        from_hf(source, tmp_path / "ours")
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"normalizer": {"type": "Precompiled", "precompiled_charsmap": "AAAA"}},
+        {"model": {"type": "WordPiece", "vocab": {}}},
+        {"model": []},
+        {"pre_tokenizer": {"type": "Nonsense"}},
+    ],
+)
+def test_a_tokenizer_of_another_kind(reference, tmp_path, change):
+    source = write_released(tmp_path / "source", reference)
+    values = json.loads((NANO_TOKENIZER / "tokenizer.json").read_text()) | change
+    (source / "tokenizer.json").write_text(json.dumps(values))
+    with pytest.raises(CheckpointError, match=r"source.*(no byte-level BPE|its normalizer|cannot be read)"):
+        from_hf(source, tmp_path / "ours")
+
+
+def test_names_cannot_write_on_the_terminal(reference, tmp_path):
+    source = write_released(tmp_path / "source", reference)
+    index = json.loads((source / "model.safetensors.index.json").read_text())
+    index["weight_map"]["a\n\x1b[2J" + "b" * 5000] = "model-00001-of-00002.safetensors"
+    (source / "model.safetensors.index.json").write_text(json.dumps(index))
+    with pytest.raises(CheckpointError, match=r"has no tensor a\\n\\x1b\[2Jbbb") as caught:
+        from_hf(source, tmp_path / "ours")
+    assert str(caught.value).isprintable()
+    assert len(str(caught.value)) <= 1000
+
+
 def test_taps_for_a_depth_that_nobody_knows(reference, tmp_path):
     source = write_released(tmp_path / "source", reference)
     values = json.loads((source / "config.json").read_text())
@@ -228,16 +327,56 @@ def test_a_target_that_is_there_is_kept_unless_told(reference, tmp_path):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["ours", "source"]
 
 
-def test_what_is_no_model_folder_is_never_replaced(reference, tmp_path):
+@pytest.mark.parametrize("beside", ["letters.txt", "config.json", "model.safetensors.index.json"])
+def test_what_is_no_model_folder_is_never_replaced(reference, tmp_path, beside):
     source = write_released(tmp_path / "source", reference)
     (tmp_path / "home").mkdir()
-    (tmp_path / "home" / "letters.txt").write_text("dear")
-    with pytest.raises(CheckpointError, match="is no model folder, so it is not replaced"):
+    (tmp_path / "home" / beside).write_text("{}")
+    if beside != "config.json":
+        (tmp_path / "home" / ".git").mkdir()
+    with pytest.raises(CheckpointError, match=r"is no model folder \(.*\), so it is not replaced"):
         from_hf(source, tmp_path / "home", overwrite=True)
-    assert (tmp_path / "home" / "letters.txt").read_text() == "dear"
+    assert (tmp_path / "home" / beside).read_text() == "{}"
     (tmp_path / "file").write_text("")
     with pytest.raises(CheckpointError, match="is no folder"):
         from_hf(source, tmp_path / "file", overwrite=True)
+
+
+def test_the_old_model_comes_back_if_the_new_one_cannot_take_its_place(reference, tmp_path, monkeypatch):
+    source = write_released(tmp_path / "source", reference)
+    from_hf(source, tmp_path / "ours")
+    before = tensors_in(tmp_path / "ours")
+    original = Path.rename
+
+    def failing(self, target):
+        if self.name.endswith("partial"):
+            raise OSError(5, "Input/output error")
+        return original(self, target)
+
+    monkeypatch.setattr(Path, "rename", failing)
+    with pytest.raises(CheckpointError, match="Input/output error"):
+        from_hf(source, tmp_path / "ours", dtype="bfloat16", overwrite=True)
+    monkeypatch.undo()
+    assert_same(tensors_in(tmp_path / "ours"), before)
+    # Killed between the two renames: the old one lies aside, and the next run finds it.
+    (tmp_path / "ours").rename(tmp_path / ".ours.mufun-replaced")
+    with pytest.raises(CheckpointError, match="is there already"):
+        from_hf(source, tmp_path / "ours")
+    assert_same(tensors_in(tmp_path / "ours"), before)
+
+
+def test_a_model_folder_is_not_its_own_target(reference, tmp_path):
+    from_hf(write_released(tmp_path / "source", reference), tmp_path / "ours")
+    with pytest.raises(CheckpointError, match=r"ours: the source .* lies there"):
+        to_hf(tmp_path / "ours", tmp_path / "x" / ".." / "ours", dtype="bfloat16", overwrite=True)
+    assert_same(tensors_in(tmp_path / "ours"), released_tensors(reference))
+
+
+def test_a_target_that_is_a_part_of_the_source_is_refused(reference, tmp_path):
+    source = write_stage(tmp_path / "source", reference)
+    with pytest.raises(CheckpointError, match=r"is no model folder"):
+        from_hf(source, source / "language_model", overwrite=True)
+    assert (source / "language_model" / "pytorch_model.bin").is_file()
 
 
 @pytest.mark.parametrize("target", ["outer/source", "outer/source/../source", "outer", "link"])
@@ -245,7 +384,7 @@ def test_a_target_that_holds_the_source_is_refused(reference, tmp_path, target):
     source = write_released(tmp_path / "outer" / "source", reference)
     (tmp_path / "outer" / "config.json").write_text("{}")
     (tmp_path / "link").symlink_to(tmp_path / "outer")
-    with pytest.raises(UserError, match=r"the source .* lies there|is no folder"):
+    with pytest.raises(UserError, match=r"the source .* lies there|is no folder|is no model folder"):
         from_hf(source, tmp_path / target, overwrite=True)
     assert_same(tensors_in(source), released_tensors(reference))
 

@@ -29,7 +29,6 @@ def state() -> dict[str, torch.Tensor]:
         "float32": torch.randn(3, 4),
         "bfloat16": torch.randn(5).bfloat16(),
         "float16": torch.randn(2, 2, 2).half(),
-        "float64": torch.randn(1).double(),
         "scalar": torch.tensor(3.0),
         "empty": torch.zeros(0, 3),
         "rows of another": base[2:5],
@@ -99,6 +98,7 @@ def test_a_stage_whose_pickle_would_run_code_leaves_nothing(tmp_path):
         (torch.zeros(2), "holds no dict of tensors"),
         ({}, "holds no dict of tensors"),
         ({"a": torch.zeros(2, dtype=torch.int64)}, "holds the name torch.LongStorage"),
+        ({"a": torch.zeros(2, dtype=torch.float64)}, "holds the name torch.DoubleStorage"),
         ({"a": torch.zeros(2, dtype=torch.int8)}, "holds the name torch.CharStorage"),
         ({"a": torch.zeros(4, 3).T}, r"a tensor \[3, 4\] with strides \[1, 3\]: save it .contiguous"),
         ({"a": torch.zeros(1).expand(5)}, r"with strides \[0\]"),
@@ -136,6 +136,10 @@ def nested(depth: int) -> bytes:
     return b"\x80\x02)" + b"q\x00h\x00\x86" * depth
 
 
+STORAGE = (  # a tensor up to its storage
+    b"\x80\x02}X\x01\x00\x00\x00actorch._utils\n_rebuild_tensor_v2\n((X\x07\x00\x00\x00storagectorch\nFloatStorage\n"
+    b"X\x01\x00\x00\x000X\x03\x00\x00\x00cpuK\x0ctQ"
+)
 HOSTILE = {
     "nothing": b"",
     "no end": b"\x80\x02}",
@@ -161,6 +165,8 @@ HOSTILE = {
     "a dict of arguments": b"\x80\x02ccollections\nOrderedDict\n}\x85R.",
     "a tensor of nothing": b"\x80\x02}X\x01\x00\x00\x00actorch._utils\n_rebuild_tensor_v2\n)Rs.",
     "a tensor of numbers": b"\x80\x02}X\x01\x00\x00\x00actorch._utils\n_rebuild_tensor_v2\n(K\x01K\x01K\x01K\x01tRs.",
+    "a shape of many sizes": STORAGE + b"K\x00(" + (b"\x8a\x20" + b"\x7f" * 32) * 5000 + b"tq\x05h\x05tRs.",
+    "many dicts": b"\x80\x02" + b"}" * 2_000_000 + b".",
     "a long number": b"\x80\x02\x8b\xff\xff\xff\x7f.",
 }
 
@@ -206,8 +212,21 @@ def test_a_compressed_archive(tmp_path):
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
         for name, data in members.items():
             archive.writestr(name, data)
-    with pytest.raises(CheckpointError, match="is compressed"):
+    with pytest.raises(CheckpointError, match="is compressed or encrypted"):
         read_pytorch_bin(path)
+
+
+def test_an_archive_whose_directory_points_elsewhere(tmp_path):
+    """The central directory says that one tensor's numbers lie where another's do, or outside the file."""
+    data = bytearray(saved(tmp_path / "x.bin", state()).read_bytes())
+    with zipfile.ZipFile(tmp_path / "x.bin") as archive:
+        offsets = {info.filename: info.header_offset for info in archive.infolist()}
+    entry = data.rindex(b"x/data/1") - 46  # the fixed part of a directory entry; its last four bytes are the offset
+    for offset in (offsets["x/data/2"], 0, 2**31):
+        data[entry + 42 : entry + 46] = offset.to_bytes(4, "little")
+        (tmp_path / "y.bin").write_bytes(data)
+        with pytest.raises(CheckpointError, match=r"another file lies where|lies over another|damaged"):
+            read_pytorch_bin(tmp_path / "y.bin")
 
 
 def test_files_of_another_kind(tmp_path):

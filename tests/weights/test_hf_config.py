@@ -1,6 +1,7 @@
 """config.json of Hugging Face's folders: sizes in and out, and every value that cannot be used is named."""
 
 import copy
+import functools
 import json
 
 import pytest
@@ -109,6 +110,8 @@ WRONG = [
     ("text_config.num_hidden_layers", True, "num_hidden_layers is True"),
     ("text_config.num_hidden_layers", 3.0, "num_hidden_layers is 3.0"),
     ("text_config.num_key_value_heads", 4, "6 heads do not share 4 key/value heads evenly"),
+    ("text_config.head_dim", 9, "head_dim 9 is odd"),
+    ("text_config.rms_norm_eps", 10**400, "rms_norm_eps is 1000"),
     ("text_config.head_dim", None, "head_dim is None"),
     ("vision_config.model_type", "clip_vision_model", "where only 'whisper'"),
     ("vision_config.activation_function", "gelu_new", "activation_function is 'gelu_new'"),
@@ -129,6 +132,9 @@ WRONG_OURS = [
     ("mufun_jax.pool", 0, "mufun_jax: pool"),
     ("mufun_jax.pool", 7, "is no whole number of audio tokens"),
     ("mufun_jax.connector_width", 100, "is 192 wide, but mufun_jax says 100"),
+    ("mufun_jax.max_windows", 10**400, "is more than 10000"),
+    ("mufun_jax.origin", {"base_models": [{"name": "x", "parts": [], "licence": "y"}]}, "did you mean 'license'"),
+    ("mufun_jax.origin", {"stages": [{"name": "x", "steps": 1, "mixture": {"a": 0}, "trained_parts": []}]}, "mixture"),
     ("mufun_jax.max_windows", -1, "mufun_jax: max_windows"),
     ("mufun_jax.origin", {"base_models": [{"nam": "x"}]}, "mufun_jax: "),
     ("mufun_jax.orign", {}, "unknown key 'orign' .did you mean 'origin'"),
@@ -142,10 +148,7 @@ WRONG_OURS = [
 def test_what_cannot_be_used_is_named(values, key, value, message):
     values = json.loads(json.dumps(values))
     *sections, last = key.split(".")
-    node = values
-    for section in sections:
-        node = node[section]
-    node[last] = value
+    functools.reduce(dict.__getitem__, sections, values)[last] = value
     with pytest.raises(UserError, match=message) as caught:
         folder_config(values, "config.json")
     assert str(caught.value).startswith("config.json")
