@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from safetensors.torch import save_file
 from transformers import WhisperConfig, WhisperForConditionalGeneration
+from transformers.utils.logging import disable_progress_bar
 
 from mufun_jax.config import SAMPLE_RATE, ModelConfig
 from mufun_jax.weights.weight_table import RELEASED_PREFIX
@@ -14,6 +15,7 @@ from tests.parity.reference_model import ReferenceModel, qwen3_config, whisper_c
 from tests.qwen_tokenizer import write_qwen_tokenizer
 from tests.tiny import tiny_decoder, tiny_encoder, tiny_model
 
+disable_progress_bar()  # of save_pretrained
 VOCABULARY = 515  # a few rows more than the tokenizer has tokens, as in Qwen3
 
 

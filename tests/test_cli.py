@@ -11,6 +11,15 @@ import soundfile
 
 from mufun_jax import cli
 from mufun_jax.train.curriculum import train_curriculum
+from tests.parity.reference_model import ReferenceModel
+from tests.released_folder import (
+    released_tensors,
+    small_model,
+    write_qwen3,
+    write_released,
+    write_stage,
+    write_whisper,
+)
 from tests.train.tiny_run import tiny_run, write_tiny_corpus
 
 
@@ -164,5 +173,97 @@ def test_help_teaches_and_does_not_wait_for_jax():
     )
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert result.returncode == 0, result.stderr
-    for word in ("demo", "prepare", "train", "evaluate", "ask"):
+    for word in ("demo", "prepare", "train", "evaluate", "ask", "convert"):
         assert word in result.stdout
+
+
+# --- convert ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def reference():
+    return ReferenceModel(small_model())
+
+
+def test_convert_there_and_back(run, reference, tmp_path):
+    source = write_released(tmp_path / "source", reference)
+    code, out, err = run("convert", "from-hf", source, tmp_path / "ours", "--max-shard-size", "50KB")
+    assert code == 0, err
+    count = len(released_tensors(reference))
+    assert out == f"{count} tensors, 0.00 GB, in {tmp_path / 'ours'}\n"
+    assert f"{count} of {count} tensors" in " ".join(err.split())
+    assert len(list((tmp_path / "ours").glob("*.safetensors"))) > 2
+    options = ("--layout", "transformers", "--dtype", "bfloat16", "--license", "mit")
+    code, out, err = run("convert", "to-hf", tmp_path / "ours", tmp_path / "parts", *options)
+    assert code == 0, err
+    parts = [tmp_path / "parts" / name for name in ("whisper_encoder", "qwen3", "connector")]
+    again = ("--whisper", parts[0], "--qwen3", parts[1], "--connector", parts[2], tmp_path / "again")
+    code, out, err = run("convert", "from-hf", *again)
+    assert code == 0, err
+    code, out, _ = run("convert", "inspect", tmp_path / "again", "--json")
+    found = json.loads(out)
+    assert code == 0
+    assert found["parameters"] == sum(value.numel() for value in released_tensors(reference).values())
+    assert {part["dtypes"][0] for part in found["parts"].values()} == {"bfloat16"}
+    assert len(found["tensors"]) == count
+
+
+def test_inspect_every_kind(run, reference, tmp_path):
+    folders = {
+        "model folder": write_released(tmp_path / "released", reference),
+        "stage folders": write_stage(tmp_path / "stage", reference),
+        "encoder folder": write_whisper(tmp_path / "whisper", reference),
+        "decoder folder": write_qwen3(tmp_path / "qwen3", reference),
+    }
+    for kind, folder in folders.items():
+        code, out, err = run("convert", "inspect", folder, "--tensors")
+        assert code == 0, err
+        assert out.startswith(f"{folder}: {kind}, "), out
+        assert "each has its place" in out.splitlines()[0]
+        assert ("encoder.layers_2_4.query.kernel" in out) == (kind != "decoder folder")
+        assert ("decoder.layers.gate.kernel" in out) == (kind != "encoder folder")
+
+
+def test_mistakes_of_convert(run, reference, tmp_path):
+    source = write_released(tmp_path / "source", reference)
+    whisper, qwen3 = write_whisper(tmp_path / "whisper", reference), write_qwen3(tmp_path / "qwen3", reference)
+    target = tmp_path / "target"
+    (tmp_path / "scores.json").write_text("{}")
+    for arguments, words in (
+        (("from-hf", tmp_path / "absent", target), "absent: no model here"),
+        (("from-hf", target), "1 folders given: give SRC and DST"),
+        (("from-hf", source, target, target), "3 folders given: give SRC and DST"),
+        (("from-hf", "--whisper", whisper, target), "--whisper and --qwen3 go together"),
+        (("from-hf", source, target, "--whisper", whisper, "--qwen3", qwen3), "only DST goes with --whisper"),
+        (("from-hf", source, target, "--connector", source), "--connector goes with"),
+        (
+            ("from-hf", "--whisper", qwen3, "--qwen3", qwen3, target),
+            "qwen3: no encoder here: missing: the tensor conv1",
+        ),
+        (("from-hf", "--whisper", whisper, "--qwen3", whisper, target), "no decoder here: missing"),
+        (("from-hf", qwen3, target), "no MuFun model (model_type 'qwen3'"),
+        (("from-hf", source, source), "is there already"),
+        (("from-hf", source, target, "--taps", "0;7"), "--taps 0;7: write the layers as numbers"),
+        (("from-hf", source, target, "--taps", "0,7"), "must rise and end at the last layer, 4"),
+        (("from-hf", source, target, "--max-shard-size", "large"), "--max-shard-size large: write a size"),
+        (("to-hf", source, target, "--scores", tmp_path / "scores.json"), "scores are not those"),
+        (("to-hf", source, target, "--scores", tmp_path / "none.json"), "none.json: no such file"),
+        (("from-hf", source, "x" * 300), "x: "),
+        (("inspect", tmp_path), "no model"),
+        (("inspect", source / "config.json"), "config.json"),
+    ):
+        code, out, err = run("convert", *arguments)
+        assert code == 2, (arguments, out, err)
+        assert out == ""
+        assert words in one_line(err), err
+        assert not target.exists()
+
+
+def test_markup_in_names_is_shown_as_it_is(run, reference, tmp_path):
+    source = write_released(tmp_path / "a[red]b[", reference)
+    code, out, err = run("convert", "from-hf", source, tmp_path / "to[/b]")
+    assert code == 0, err
+    assert "to[/b]" in out
+    code, out, _ = run("convert", "inspect", tmp_path / "to[/b]")
+    assert code == 0
+    assert "a[red]b[" in out

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from mufun_jax.config import to_json
-from mufun_jax.convert.sources import open_part, open_source, present_entries
+from mufun_jax.convert.sources import CTRANSLATE2, STAGE_FOLDERS, open_part, open_source, present_entries
 from mufun_jax.errors import CheckpointError
 from mufun_jax.weights.hf_config import MODEL_TYPE, Origin, decoder_config, encoder_config
 from mufun_jax.weights.hub import local_folder
@@ -74,8 +74,10 @@ def inspect_folder(source: str | Path, taps: tuple[int, ...] | None = None) -> I
         CheckpointError, ConfigError: the first thing that is wrong.
     """
     path = local_folder(source)
+    if path.is_dir() and not any((path / name).exists() for name in (CONFIG, CTRANSLATE2, STAGE_FOLDERS["decoder"])):
+        raise CheckpointError(f"{path}: no model here: no {CONFIG}, and no other weights that are known")
     kind = read_json_object(path / CONFIG).get("model_type") if (path / CONFIG).is_file() else None
-    if kind == MODEL_TYPE or (path / "language_model").is_dir():
+    if kind == MODEL_TYPE or (path / STAGE_FOLDERS["decoder"]).is_dir():
         opened = open_source(source, taps)
         rows = _rows(present_entries(opened.config, opened.tensors), opened.tensors)
         size = sum(tensor.nbytes for tensor in opened.tensors.values())

@@ -29,16 +29,19 @@ def inspection_tables(found: Inspection, *, tensors: bool) -> Iterator[str | Tab
     for stage in found.origin.stages:
         yield f"trained: {stage.name}, {stage.steps:,} steps of {', '.join(stage.trained_parts)}"
     if tensors:
-        yield _tensor_table(found)
+        yield from _tensor_lines(found)
 
 
-def _tensor_table(found: Inspection) -> Table:
-    table = Table("tensor", "shape", "dtype", "file", "parameter", "layer", box=None)
-    for row in found.tensors:
-        layer = "" if row.layer is None else str(row.layer)
-        shape = " x ".join(map(str, row.shape))
-        table.add_row(row.name, shape, row.dtype, row.file, row.parameter, layer)
-    return table
+def _tensor_lines(found: Inspection) -> Iterator[str]:
+    """A line a tensor, whole: name, shape, dtype, file, and which layer of which parameter it is."""
+    rows = [
+        (row.name, " x ".join(map(str, row.shape)), row.dtype, row.file, row.parameter, row.layer)
+        for row in found.tensors
+    ]
+    widths = [max(len(row[column]) for row in rows) for column in range(4)]
+    for *cells, parameter, layer in rows:
+        padded = "  ".join(f"{cell:<{width}}" for cell, width in zip(cells, widths, strict=True))
+        yield f"{padded}  {parameter}" + ("" if layer is None else f"[{layer}]")
 
 
 def _flat(sizes: dict, prefix: str = "") -> Iterator[tuple[str, object]]:

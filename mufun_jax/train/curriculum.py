@@ -64,10 +64,10 @@ def train_curriculum(
         )
     workdir.mkdir(parents=True, exist_ok=True)
     check_target(workdir / "checkpoint", overwrite=True)  # what could not be replaced is found before training
+    began_from = open_initial_model(run) if run.initial_model is not None else None
     checkpoints = Checkpoints(workdir, run.checkpoint)
     position = checkpoints.latest(run)
     log = MetricsLog(workdir / "metrics.jsonl", position.global_step if position else 0)
-    began_from = open_initial_model(run) if run.initial_model is not None else None
     curriculum = Curriculum(run, mesh, tokenizer, checkpoints, log, on_step, began_from)
     params = None
     try:

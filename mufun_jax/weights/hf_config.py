@@ -110,6 +110,9 @@ class FolderConfig:
 def decoder_config(values: Mapping[str, Any], where: str) -> DecoderConfig:
     """The decoder that a Qwen3 config describes. Raises ConfigError."""
     _require(values, _QWEN3_ONLY, where)
+    kinds = values.get("layer_types")
+    if kinds is not None and (not isinstance(kinds, list) or any(kind != "full_attention" for kind in kinds)):
+        raise ConfigError(f"{where}: layer_types: only 'full_attention' is computed here")
     sizes = {key: _size(values, key, default, where) for key, default in _QWEN3.items()}
     tied = values.get("tie_word_embeddings", False)
     if not isinstance(tied, bool):

@@ -10,7 +10,7 @@ from mufun_jax.train import curriculum as curriculum_module
 from mufun_jax.train.curriculum import train_curriculum
 from mufun_jax.train.loop import NotFiniteError
 from mufun_jax.train.metrics import read_metrics
-from mufun_jax.weights.model_folder import load_model
+from mufun_jax.weights.model_folder import load_model, open_model_folder
 from tests.train.tiny_run import tiny_run, write_tiny_corpus
 
 
@@ -137,3 +137,33 @@ def test_a_line_cut_short_by_a_kill_is_left_out(tmp_path):
     path = tmp_path / "metrics.jsonl"
     path.write_text(json.dumps({"global_step": 1}) + '\n{"global_step": 2, "lo')
     assert list(read_metrics(path)) == [{"global_step": 1}]
+
+
+def test_a_run_begins_from_a_model_and_its_card_says_so(corpus, undisturbed, tmp_path):
+    """At a learning rate of nearly nothing, what comes out is what went in; the stages are added to its history."""
+    start = undisturbed / "checkpoint"
+    settings = ("curriculum=('align',)", "stages.align.steps=1", "stages.align.learning_rate=1e-30")
+    run = tiny_run(corpus, f"initial_model={start}", *settings)
+    train_curriculum(run, tmp_path)
+    jax.tree.map(np.testing.assert_array_equal, parameters(tmp_path), parameters(undisturbed))
+    origin = open_model_folder(tmp_path / "checkpoint").config.origin
+    assert [stage.name for stage in origin.stages] == ["warmup", "align", "long", "align"]
+    assert origin.stages[-1].mixture == {"notes": 3.0, "songs": 1.0}
+    assert origin.stages[0].trained_parts == ("connector",)
+
+
+def test_a_model_of_other_sizes_is_no_start(corpus, undisturbed, tmp_path):
+    run = tiny_run(corpus, f"initial_model={undisturbed / 'checkpoint'}", "model.decoder.layers=3")
+    with pytest.raises(ConfigError, match=r"initial_model .* is another model .*: decoder.layers: 2 is not 3"):
+        train_curriculum(run, tmp_path)
+    with pytest.raises(CheckpointError, match="no model here"):
+        train_curriculum(tiny_run(corpus, f"initial_model={tmp_path / 'nowhere'}"), tmp_path)
+
+
+def test_what_could_not_be_replaced_at_the_end_is_found_at_the_start(corpus, tmp_path):
+    (tmp_path / "checkpoint").mkdir()
+    (tmp_path / "checkpoint" / "thesis.tex").write_text("")
+    steps = []
+    with pytest.raises(CheckpointError, match=r"holds thesis.tex"):
+        train_curriculum(tiny_run(corpus), tmp_path, on_step=lambda *step: steps.append(step))
+    assert steps == []

@@ -3,6 +3,7 @@
 import copy
 import functools
 import json
+from typing import Any
 
 import pytest
 from transformers import Qwen3Config, WhisperConfig
@@ -100,6 +101,8 @@ WRONG = [
     ("text_config.rope_scaling", {"rope_type": "yarn", "factor": 4}, "rotary positions of type 'yarn'"),
     ("text_config.rope_scaling", {"type": "linear"}, "type 'linear'"),
     ("text_config.rope_scaling", "yarn", "rope_scaling is 'yarn'"),
+    ("text_config.layer_types", ["full_attention", "sliding_attention"], "layer_types: only 'full_attention'"),
+    ("text_config.layer_types", 3, "layer_types"),
     ("text_config.rope_theta", -1, "rope_theta is -1, not a number above 0"),
     ("text_config.rope_theta", "1e6", "rope_theta is '1e6'"),
     ("text_config.rms_norm_eps", float("nan"), "rms_norm_eps is nan"),
@@ -142,13 +145,17 @@ WRONG_OURS = [
 ]
 
 
+def section_at(values: Any, path: list[str]) -> Any:
+    return functools.reduce(lambda node, section: node[section], path, values)
+
+
 @pytest.mark.parametrize(
     "values, key, value, message", [(RELEASED, *w) for w in WRONG] + [(OURS, *w) for w in WRONG_OURS]
 )
 def test_what_cannot_be_used_is_named(values, key, value, message):
     values = json.loads(json.dumps(values))
     *sections, last = key.split(".")
-    functools.reduce(dict.__getitem__, sections, values)[last] = value
+    section_at(values, sections)[last] = value
     with pytest.raises(UserError, match=message) as caught:
         folder_config(values, "config.json")
     assert str(caught.value).startswith("config.json")
@@ -156,7 +163,7 @@ def test_what_cannot_be_used_is_named(values, key, value, message):
 
 
 def test_a_config_that_a_model_came_with_is_kept():
-    source = copy.deepcopy(RELEASED) | {"tune_type_llm": "full", "dtype": "float16"}
+    source: Any = copy.deepcopy(RELEASED) | {"tune_type_llm": "full", "dtype": "float16"}
     source["vision_config"]["median_filter_width"] = 7
     values = released_values(small_model(), Origin(), "bfloat16", source)
     assert values["tune_type_llm"] == "full"
