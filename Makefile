@@ -1,12 +1,13 @@
 # make demo    render music, train, evaluate, ask: ten minutes on two cores, install included
 # make test    everything that proves it works: fifteen minutes
+# make bench   measures: conversion of a 10 GB checkpoint beside cp
 # make setup   the virtual environment in .venv; does nothing when nothing changed
 
 PYTHON ?= python3
 BIN := .venv/bin
 PIP := $(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: setup setup-test demo lint test test-slow clean
+.PHONY: setup setup-test demo lint test test-slow bench clean
 
 setup: .venv/setup.stamp
 setup-test: .venv/setup-test.stamp
@@ -37,6 +38,10 @@ test: setup-test
 
 test-slow: setup-test
 	$(BIN)/pytest -m slow
+
+# Needs 35 GB of disk (in FOLDER, by default the system's for temporary files) and ten minutes.
+bench: setup-test
+	$(BIN)/python -m tests.benchmarks.convert $(if $(FOLDER),--folder $(FOLDER))
 
 clean:
 	rm -rf .venv runs build *.egg-info

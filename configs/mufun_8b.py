@@ -1,6 +1,8 @@
 """The full model, Whisper-large-v3 and Qwen3-8B, through the six stages: for a pod of 256 chips.
 
-    mufun train --config configs/mufun_8b.py --workdir WORKDIR --set data=FOLDER --set tokenizer=FOLDER
+    mufun convert from-hf --whisper whisper-large-v3 --qwen3 Qwen3-8B-Base models/start
+    mufun train --config configs/mufun_8b.py --workdir WORKDIR --set data=FOLDER \\
+        --set initial_model=models/start --set tokenizer=models/start
 
 What trains in each stage is from arXiv 2508.01178; lengths and optimizer are those of the original's example scripts:
 768 and 4,096 positions, AdamW (0.9, 0.999, 1e-8), 2e-5 after 3 % of linear warmup, then a cosine, no weight decay,

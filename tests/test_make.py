@@ -10,7 +10,7 @@ MAKEFILE = (ROOT / "Makefile").read_text()
 def test_every_target_installs_what_it_needs():
     needs = dict(re.findall(r"^([a-z-]+): (\S+)$", MAKEFILE, flags=re.MULTILINE))
     assert needs["demo"] == "setup"
-    for target in ("lint", "test", "test-slow"):
+    for target in ("lint", "test", "test-slow", "bench"):
         assert needs[target] == "setup-test"
     assert ".venv/setup-test.stamp: .venv/setup.stamp" in MAKEFILE
 

@@ -11,6 +11,8 @@ import pytest
 import soundfile
 
 from mufun_jax.config import load_run_config
+from tests.parity.reference_model import ReferenceModel
+from tests.released_folder import small_model, write_qwen3, write_released, write_stage, write_whisper
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
@@ -35,6 +37,11 @@ def folder(tmp_path_factory):
     samples, rate = soundfile.read(next((folder / "runs/demo/corpus/audio/songs").glob("*.flac")))
     for name in ("song.mp3", "other.ogg"):
         soundfile.write(folder / name, samples, rate)
+    small = ReferenceModel(small_model())  # in the place of the models that a reader would have fetched
+    write_released(folder / "MuFun-Instruct", small)
+    write_stage(folder / "authors-stage", small)
+    write_whisper(folder / "whisper-large-v3", small)
+    write_qwen3(folder / "Qwen3-8B-Base", small)
     return folder
 
 

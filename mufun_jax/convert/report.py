@@ -34,14 +34,11 @@ def inspection_tables(found: Inspection, *, tensors: bool) -> Iterator[str | Tab
 
 def _tensor_lines(found: Inspection) -> Iterator[str]:
     """A line a tensor, whole: name, shape, dtype, file, and which layer of which parameter it is."""
-    rows = [
-        (row.name, " x ".join(map(str, row.shape)), row.dtype, row.file, row.parameter, row.layer)
-        for row in found.tensors
-    ]
-    widths = [max(len(row[column]) for row in rows) for column in range(4)]
-    for *cells, parameter, layer in rows:
-        padded = "  ".join(f"{cell:<{width}}" for cell, width in zip(cells, widths, strict=True))
-        yield f"{padded}  {parameter}" + ("" if layer is None else f"[{layer}]")
+    cells = [(row.name, " x ".join(map(str, row.shape)), row.dtype, row.file) for row in found.tensors]
+    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+    for row, words in zip(found.tensors, cells, strict=True):
+        padded = "  ".join(f"{word:<{width}}" for word, width in zip(words, widths, strict=True))
+        yield f"{padded}  {row.parameter}" + ("" if row.layer is None else f"[{row.layer}]")
 
 
 def _flat(sizes: dict, prefix: str = "") -> Iterator[tuple[str, object]]:

@@ -6,6 +6,7 @@ neither, so headers are read and written here, and nothing but plain reads and w
 """
 
 import json
+import os
 import struct
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -185,6 +186,7 @@ def write_shards(folder: Path, tensors: Sequence[OutputTensor], shard_bytes: int
                     advance(done, total, f"{written} of {len(tensors)} tensors")
                 assert done - before == tensor.nbytes, (tensor.name, done - before, tensor.nbytes)
                 written += 1
+            os.fsync(output.fileno())  # on the disk before the folder gets its name: whole even if power fails
             advance(done, total, f"{written} of {len(tensors)} tensors")
     weight_map = {tensor.name: file for file, shard in zip(files, shards, strict=True) for tensor in shard}
     index = {"metadata": {"total_size": total}, "weight_map": weight_map}
