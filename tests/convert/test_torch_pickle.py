@@ -229,6 +229,20 @@ def test_an_archive_whose_directory_points_elsewhere(tmp_path):
             read_pytorch_bin(tmp_path / "y.bin")
 
 
+def test_an_archive_whose_directory_swaps_two_tensors(tmp_path):
+    """Two of one size, each said to lie where the other does: nothing overlaps, and only the names in place differ."""
+    data = bytearray(saved(tmp_path / "x.bin", state()).read_bytes())
+    with zipfile.ZipFile(tmp_path / "x.bin") as archive:
+        one, other = (archive.getinfo(f"x/data/{key}") for key in (7, 8))
+    assert one.file_size == other.file_size == 12
+    for info, offset in ((one, other.header_offset), (other, one.header_offset)):
+        entry = data.rindex(info.filename.encode()) - 46
+        data[entry + 42 : entry + 46] = offset.to_bytes(4, "little")
+    (tmp_path / "x.bin").write_bytes(data)
+    with pytest.raises(CheckpointError, match="another file lies where x/data/[78] should"):
+        read_pytorch_bin(tmp_path / "x.bin")
+
+
 def test_files_of_another_kind(tmp_path):
     path = tmp_path / "x.bin"
     for data in (b"", b"PK\3\4", pickle.dumps({"a": 1}), legacy()):
