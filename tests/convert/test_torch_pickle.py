@@ -239,7 +239,7 @@ def test_an_archive_whose_directory_swaps_two_tensors(tmp_path):
         entry = data.rindex(info.filename.encode()) - 46
         data[entry + 42 : entry + 46] = offset.to_bytes(4, "little")
     (tmp_path / "x.bin").write_bytes(data)
-    with pytest.raises(CheckpointError, match="another file lies where x/data/[78] should"):
+    with pytest.raises(CheckpointError, match=r"another file lies where x/data/[78] should"):
         read_pytorch_bin(tmp_path / "x.bin")
 
 
