@@ -24,7 +24,7 @@ SYSTEM = (
 )
 END_OF_TURN = 511
 NEW_TOKENS = 5
-OPTIONS = ["major", "minor", "C# minor, with a modulation", "2", ""]
+OPTIONS = ["major", "minor", "C# minor, with a modulation", " 2 ", ""]
 
 
 class PyTorchMuFun:
