@@ -63,6 +63,7 @@ def train(run: "RunConfig", workdir: Path) -> Path:
                 before[stage] + step, sum(steps), f"{stage} {step}/{of}, loss {metrics['loss']:.3f}"
             ),
             on_stage=on_stage,
+            on_load=lambda done, total, _: advance(0, sum(steps), f"loading the model, {done / total:.0%}"),
         )
     _output.print(f"The model is in {folder}", soft_wrap=True)
     return folder

@@ -26,6 +26,7 @@ from mufun_jax.weights.hf_config import Origin, TrainedStage
 from mufun_jax.weights.hub import local_folder
 from mufun_jax.weights.model_folder import ModelFolder, load_params, open_model_folder, save_model
 from mufun_jax.weights.params import Params, count_params, init_params
+from mufun_jax.weights.safetensors_file import Advance
 from mufun_jax.weights.written_folder import check_target
 
 _SUMMARY_FRACTION = 0.05  # of a stage's steps, at either end, that its start and end losses are means of
@@ -50,10 +51,12 @@ def train_curriculum(
     *,
     on_step: OnStep = lambda stage, step, steps, metrics: None,
     on_stage: Callable[[StageSummary], None] = lambda summary: None,
+    on_load: Advance = lambda *_: None,
 ) -> Path:
     """Trains all stages of `run` in `workdir`, going on from its newest checkpoint if there is one.
 
-    `on_step` is called with (stage, step, steps of the stage, metrics), `on_stage` after each stage.
+    `on_step` is called with (stage, step, steps of the stage, metrics), `on_stage` after each stage, `on_load` with the
+    bytes of the initial model that are loaded, and the bytes in all.
     Returns the model folder, `workdir/checkpoint`.
     """
     mesh = make_mesh(run.mesh)
@@ -68,7 +71,7 @@ def train_curriculum(
     checkpoints = Checkpoints(workdir, run.checkpoint)
     position = checkpoints.latest(run)
     log = MetricsLog(workdir / "metrics.jsonl", position.global_step if position else 0)
-    curriculum = Curriculum(run, mesh, tokenizer, checkpoints, log, on_step, began_from)
+    curriculum = Curriculum(run, mesh, tokenizer, checkpoints, log, on_step, began_from, on_load)
     params = None
     try:
         for name in remaining_stages(run, position):
@@ -119,6 +122,7 @@ class Curriculum:
     log: MetricsLog
     on_step: OnStep
     began_from: ModelFolder | None = None
+    on_load: Advance = lambda *_: None
     train_steps: dict[tuple[str, ...], TrainStep] = field(default_factory=dict)
 
     def run_stage(self, name: str, params: Params | None, position: Position | None) -> Params:
@@ -171,7 +175,7 @@ class Curriculum:
     def _initial_params(self) -> Params:
         if self.began_from is None:
             return init_params(self.run.model, self.mesh, self.run.seed)
-        return load_params(self.began_from, self.mesh, "float32")
+        return load_params(self.began_from, self.mesh, "float32", advance=self.on_load)
 
     def _train_step(self, stage: StageConfig, state: TrainState) -> TrainStep:
         """The compiled step: one for all stages in which the same parts train."""

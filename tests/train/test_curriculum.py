@@ -144,7 +144,9 @@ def test_a_run_begins_from_a_model_and_its_card_says_so(corpus, undisturbed, tmp
     start = undisturbed / "checkpoint"
     settings = ("curriculum=('align',)", "stages.align.steps=1", "stages.align.learning_rate=1e-30")
     run = tiny_run(corpus, f"initial_model={start}", *settings)
-    train_curriculum(run, tmp_path)
+    loaded = []
+    train_curriculum(run, tmp_path, on_load=lambda *call: loaded.append(call))
+    assert loaded[-1][0] == loaded[-1][1] == 4 * sum(leaf.size for leaf in jax.tree.leaves(parameters(tmp_path)))
     jax.tree.map(np.testing.assert_array_equal, parameters(tmp_path), parameters(undisturbed))
     origin = open_model_folder(tmp_path / "checkpoint").config.origin
     assert [stage.name for stage in origin.stages] == ["warmup", "align", "long", "align"]
