@@ -1,6 +1,6 @@
 """Errors that a user can mend. The command line prints them as one line and exits with code 2."""
 
-_LONGEST_MESSAGE = 1000  # characters; names in strangers' files may have any length
+_LONGEST_MESSAGE = 10_000  # characters; names in strangers' files may have any length
 
 
 class UserError(ValueError):

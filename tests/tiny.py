@@ -43,7 +43,9 @@ def random_params(config: ModelConfig, seed: int = 0) -> Params:
     def draw(path, leaf):
         name = path[-1].key
         noise = rng.standard_normal(leaf.shape, np.float32)
-        return {"scale": 1 + 0.3 * noise, "kernel": noise / np.sqrt(_fan_in(leaf.shape))}.get(name, 0.3 * noise)
+        return {"scale": 1 + 0.3 * noise, "kernel": noise * np.float32(_fan_in(leaf.shape) ** -0.5)}.get(
+            name, 0.3 * noise
+        )
 
     return jax.tree_util.tree_map_with_path(draw, param_shapes(config))
 

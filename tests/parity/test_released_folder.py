@@ -168,6 +168,7 @@ def test_400_seconds(full_windows):
     full_windows.agree("What form has it?", path, [song[: 390 * SAMPLE_RATE]], options=OPTIONS[:2])
 
 
+@pytest.mark.slow
 def test_400_seconds_of_14_windows(tmp_path):
     """A model that is said to hear 14 windows hears all of it, as the original, which has no limit, would."""
     pair = Pair(tmp_path, small_model(window_seconds=30))
