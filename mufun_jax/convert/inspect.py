@@ -7,7 +7,14 @@ from pathlib import Path
 from typing import Any
 
 from mufun_jax.config import to_json
-from mufun_jax.convert.sources import CTRANSLATE2, STAGE_FOLDERS, open_part, open_source, present_entries
+from mufun_jax.convert.sources import (
+    CTRANSLATE2,
+    STAGE_FOLDERS,
+    named_as_released,
+    open_part,
+    open_source,
+    present_entries,
+)
 from mufun_jax.errors import CheckpointError
 from mufun_jax.weights.hf_config import MODEL_TYPE, Origin, decoder_config, encoder_config
 from mufun_jax.weights.hub import local_folder
@@ -99,7 +106,7 @@ def _inspect_part(part: str, source: str | Path, taps: tuple[int, ...] | None) -
     else:
         config = decoder_config(opened.values, where)
         table, head = list(decoder_table(config)), tied_head(config)
-    tensors = {RELEASED_PREFIX[part] + name: tensor for name, tensor in opened.tensors.items()}
+    tensors = named_as_released({part: opened})
     check_tensors(table, tensors, str(opened.folder), head)
     entries = [*table, *([head] if head and head.released_name in tensors else [])]
     size = sum(tensor.nbytes for tensor in tensors.values())

@@ -15,7 +15,7 @@ from mufun_jax.weights.hf_config import LARGEST, BaseModel, Origin, decoder_conf
 from mufun_jax.weights.hub import local_folder
 from mufun_jax.weights.json_object import read_json_object
 from mufun_jax.weights.model_folder import CONFIG, open_model_folder
-from mufun_jax.weights.safetensors_file import read_folder, read_header, read_index
+from mufun_jax.weights.safetensors_file import INDEX, SINGLE, read_folder, read_header, read_index
 from mufun_jax.weights.stored_tensor import StoredTensor
 from mufun_jax.weights.weight_table import RELEASED_PREFIX, Entry, check_tensors, tied_head, weight_table
 
@@ -81,8 +81,8 @@ def _open_stage(folder: Path, taps: tuple[int, ...] | None) -> Source:
     values = read_json_object(file_in(folder, CONFIG)) if (folder / CONFIG).is_file() else {}
     if values:
         config = folder_config(values, str(folder / CONFIG), taps).model
-        own = (joined_config(parts["encoder"], parts["decoder"], parts["connector"], config.encoder.taps), config)
-        changed = difference(own[0].decoder, own[1].decoder) or difference(own[0].encoder, own[1].encoder)
+        own = joined_config(parts["encoder"], parts["decoder"], parts["connector"], config.encoder.taps)
+        changed = difference(own.decoder, config.decoder) or difference(own.encoder, config.encoder)
         if changed:
             raise CheckpointError(f"{folder}: its parts' configs contradict its {CONFIG}: {changed}")
     else:
@@ -116,13 +116,13 @@ def _open_part_at(part: str, path: Path, source: str | Path) -> Part:
 
 def read_weights(folder: Path) -> dict[str, StoredTensor]:
     """Every tensor of a folder: safetensors if it has them, else `pytorch_model.bin`, whole or in shards."""
-    if any((folder / name).is_file() for name in ("model.safetensors", "model.safetensors.index.json")):
+    if any((folder / name).is_file() for name in (SINGLE, INDEX)):
         return read_folder(folder)
     if (folder / PICKLE).is_file():
         return read_pytorch_bin(file_in(folder, PICKLE))
     if (folder / PICKLE_INDEX).is_file():
         return read_index(file_in(folder, PICKLE_INDEX), read_pytorch_bin)
-    raise CheckpointError(f"{folder}: no weights here: no model.safetensors, index of shards or {PICKLE}")
+    raise CheckpointError(f"{folder}: no weights here: no {SINGLE}, index of shards or {PICKLE}")
 
 
 def joined_config(
