@@ -16,13 +16,13 @@ setup-test: .venv/setup-test.stamp
 	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	@echo "Installing (a minute or two)"
 	$(PIP) --no-deps tinysoundfont
-	$(PIP) --editable '.[score]'
+	$(PIP) --editable '.[score,prepare]'
 	@touch $@
 
 # torch first and by itself: with it there, nothing else brings a larger build of it.
 .venv/setup-test.stamp: .venv/setup.stamp
 	$(PIP) torch
-	$(PIP) --editable '.[score,test]'
+	$(PIP) --editable '.[score,prepare,datasets,test]'
 	@touch $@
 
 demo: setup

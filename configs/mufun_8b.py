@@ -7,14 +7,16 @@
 What trains in each stage is from arXiv 2508.01178; lengths and optimizer are those of the original's example scripts:
 768 and 4,096 positions, AdamW (0.9, 0.999, 1e-8), 2e-5 after 3 % of linear warmup, then a cosine, no weight decay,
 clipping at 1.0, bfloat16 compute. Their global batches of 384 and 144 examples are 512 and 256 packed rows here, so
-that 256 chips share them evenly. `steps` depend on the data: set them with --set stages.NAME.steps=N.
+that 256 chips share them evenly. Each stage draws from open data sets as configs/mixtures.py says; `steps` depend on
+how much of them is prepared: set them with --set stages.NAME.steps=N.
 
-Each manifest is a JSON list in the original's format, in the folder `data`. The mesh splits parameters over 128 chips
+`data` is the folder in which `mufun prepare` wrote the sets. The mesh splits parameters over 128 chips
 and runs two such groups side by side; configs/nano.py is the same file with small numbers.
 """
 
 from ml_collections import ConfigDict
 
+from configs.mixtures import MIXTURES
 from mufun_jax.config import to_json
 from mufun_jax.model.presets import preset
 
@@ -28,6 +30,7 @@ def get_config() -> ConfigDict:
             tokenizer="tokenizer",
             data="data",
             compute_dtype="bfloat16",
+            loader_workers=16,
             rematerialize=True,
             mesh=dict(data=2, fsdp=128),
             optimizer=dict(b1=0.9, b2=0.999, epsilon=1e-8, weight_decay=0.0, clip_norm=1.0),
@@ -36,17 +39,17 @@ def get_config() -> ConfigDict:
             stages=dict(
                 warmup=dict(
                     **short,
-                    mixture={"transcription": 1.0},
+                    mixture=MIXTURES["warmup"],
                     template="warmup",
                     encoder="frozen",
                     decoder="frozen",
                     steps=2000,
                 ),
-                align1=dict(**short, mixture={"lyrics": 1.0, "genre": 1.0, "tags": 1.0}, steps=4000),
-                align2=dict(**short, mixture={"concepts": 1.0, "tasks": 1.0}, steps=4000),
-                context_extend=dict(**whole, mixture={"whole_songs": 1.0}, steps=2000),
-                finetune_short=dict(**short, mixture={"all_tasks_short": 1.0}, steps=2000),
-                finetune_long=dict(**whole, mixture={"all_tasks_long": 1.0}, steps=2000),
+                align1=dict(**short, mixture=MIXTURES["align1"], steps=4000),
+                align2=dict(**short, mixture=MIXTURES["align2"], steps=4000),
+                context_extend=dict(**whole, mixture=MIXTURES["context_extend"], steps=2000),
+                finetune_short=dict(**short, mixture=MIXTURES["finetune_short"], steps=2000),
+                finetune_long=dict(**whole, mixture=MIXTURES["finetune_long"], steps=2000),
             ),
         )
     )

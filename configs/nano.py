@@ -1,6 +1,6 @@
 """The whole curriculum, small: what `make demo` trains, on two CPU cores, in about four minutes.
 
-    mufun prepare score-corpus --out runs/demo/corpus
+    mufun prepare score-corpus --out runs/demo/data
     mufun train --config configs/nano.py --workdir runs/demo
 
 Expected: on held-out pieces, pitch and instrument well above all baselines (the README shows a run's table).
@@ -21,7 +21,7 @@ def get_config() -> ConfigDict:
         dict(
             model=to_json(preset("nano")),
             tokenizer="nano",
-            data="runs/demo/corpus",
+            data="runs/demo/data",
             compute_dtype="float32",
             rematerialize=False,
             seed=0,

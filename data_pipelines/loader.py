@@ -1,49 +1,215 @@
-"""The loader: the manifests of a stage, mixed, shuffled, encoded, packed and batched, through Grain."""
+"""The loader: examples in their order, packed, this process's rows of each batch read, decoded and encoded by Grain.
 
-from pathlib import Path
+order ── blocks of examples ── packed by size alone ── rows ── batches      (every process the same, no audio)
+                                                        └─ this process's rows: read, decode, encode ─ batch
+"""
+
+import threading
+from collections import deque
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, astuple, dataclass
+from typing import Any
 
 import grain
+import jax
+import numpy as np
+from absl import flags
+from grain.multiprocessing import MultiprocessingOptions
 
 from data_pipelines.encode import Budget, ExampleEncoder
-from data_pipelines.manifest import read_manifest
-from data_pipelines.pack import PackRows
+from data_pipelines.pack import build_row, pack_rows
+from data_pipelines.stage_data import StageData, measure_stage
 from mufun_jax.config import RunConfig, StageConfig
 from mufun_jax.errors import ConfigError
 from mufun_jax.text.tokenizer import Tokenizer
 
-_PREFETCHED_EXAMPLES = 64
+_BLOCK = 512  # examples packed together; more packs tighter
+_PREFETCHED_BATCHES = 2  # of each worker
+_ENDLESS = 2**40  # batches; more than any run takes
+
+PackedRow = list[tuple[int, int]]  # of each example its set and its number there
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a batch begins: row `row` of block `block`. All of a loader's state; the same on every process."""
+
+    batch: int = 0
+    block: int = 0
+    row: int = 0
+
+
+class Rows:
+    """The rows of a stage from a place on, in order; no end where the order has none."""
+
+    def __init__(self, data: StageData, place: Place):
+        self._data = data
+        self._sizes = [measured.sizes for measured in data.sets]
+        self._block = place.block
+        self._waiting = deque(self._pack(place.block)[place.row :])
+        self._row = place.row
+
+    def take(self, count: int) -> list[PackedRow]:
+        """The next rows; fewer where the order ends."""
+        rows: list[PackedRow] = []
+        while len(rows) < count:
+            if self._waiting:
+                rows.append(self._waiting.popleft())
+                self._row += 1
+                continue
+            packed = self._pack(self._block + 1)
+            if not packed:
+                break
+            self._block, self._row, self._waiting = self._block + 1, 0, deque(packed)
+        return rows
+
+    def place(self, batch: int) -> Place:
+        """Where the next row is, as the beginning of a batch."""
+        return Place(batch, self._block, self._row)
+
+    def _pack(self, block: int) -> list[PackedRow]:
+        drawn = self._data.order[range(block * _BLOCK, (block + 1) * _BLOCK)]
+        if not len(drawn):
+            return []
+        sizes = np.stack([self._sizes[chosen][example] for chosen, example in drawn.tolist()])
+        examples = drawn.tolist()
+        return [[(examples[i][0], examples[i][1]) for i in row] for row in pack_rows(sizes, self._data.encoder.budget)]
+
+
+class _BatchPlan(grain.MapDataset[tuple[list[PackedRow], Place]]):
+    """One process's rows of each batch by the batch's number from `start` on, and where the next batch begins.
+
+    Numbers are asked for in rising order: going back begins again at `start`.
+
+    Where the order has an end, the last batch is filled with empty rows.
+    """
+
+    def __init__(self, data: StageData, start: Place, rows: int, part: slice):
+        super().__init__()
+        self._data, self._start, self._rows_a_batch, self._part = data, start, rows, part
+        self._rows: Rows | None = None
+        self._next = 0
+        self._lock = threading.Lock()
+
+    def __len__(self) -> int:
+        return _ENDLESS
+
+    def __getitem__(self, index: Any) -> Any:
+        if isinstance(index, slice):
+            return self.slice(index)
+        with self._lock:
+            if self._rows is None or index < self._next:
+                self._rows, self._next = Rows(self._data, self._start), 0
+            rows: list[PackedRow] = []
+            while self._next <= index:
+                rows = self._rows.take(self._rows_a_batch)
+                self._next += 1
+            after = self._rows.place(self._start.batch + index + 1)
+        return (rows + [[]] * (self._rows_a_batch - len(rows)))[self._part], after
+
+    def __getstate__(self) -> dict[str, Any]:  # a lock is not sent to workers
+        return self.__dict__ | {"_lock": None, "_rows": None, "_next": 0}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        for name, value in state.items():
+            setattr(self, name, value)
+        self._lock = threading.Lock()
+
+
+@dataclass(frozen=True)
+class _BuildBatch:
+    """Reads, decodes and encodes the examples of rows, and puts the rows together."""
+
+    data: StageData
+
+    def __call__(self, element: tuple[list[PackedRow], Place]) -> dict[str, Any]:
+        packed, after = element
+        encoder = self.data.encoder
+        rows, dropped = [], []
+        for row in packed:
+            examples = [self.data.sets[chosen].load(number, encoder) for chosen, number in row]
+            rows.append(
+                build_row(examples, encoder.budget, encoder.encoder.window_samples, encoder.encoder.tokens_per_window)
+            )
+            dropped.append(sum(example.dropped_windows for example in examples))
+        return {
+            "batch": jax.tree.map(lambda *fields: np.stack(fields), *rows),
+            "examples": np.array([len(row) for row in packed], np.int32),
+            "dropped_windows": np.array(dropped, np.int32),
+            "next": np.array(astuple(after)),
+        }
+
+
+class Batches(Iterator[dict[str, Any]]):
+    """This process's rows of each batch. `get_state` says where the next batch begins; `set_state` goes there.
+
+    Each element is `{"batch": Batch, "examples": [R], "dropped_windows": [R]}`. The state does not depend on processes
+    or workers: another number of them goes on with the same batches.
+    """
+
+    def __init__(self, data: StageData, rows: int, process: int, processes: int, workers: int):
+        self._data, self._rows_a_batch, self._workers = data, rows, workers
+        share = rows // processes
+        self._part = slice(process * share, (process + 1) * share)
+        self.set_state(asdict(Place()))
+
+    def __next__(self) -> dict[str, Any]:
+        element = next(self._elements)
+        self._place = Place(*element.pop("next").tolist())
+        return element
+
+    def get_state(self) -> dict[str, int]:
+        return asdict(self._place)
+
+    def set_state(self, state: dict[str, int]) -> None:
+        self._place = Place(**state)
+        plan = _BatchPlan(self._data, self._place, self._rows_a_batch, self._part)
+        built = plan.map(_BuildBatch(self._data))
+        options = grain.ReadOptions(num_threads=1, prefetch_buffer_size=_PREFETCHED_BATCHES)
+        elements = built.to_iter_dataset(options)
+        if self._workers:
+            if not flags.FLAGS.is_parsed():
+                flags.FLAGS.mark_as_parsed()  # Grain's workers get its flags, which only absl's own main parses
+            elements = elements.mp_prefetch(
+                MultiprocessingOptions(num_workers=self._workers, per_worker_buffer_size=_PREFETCHED_BATCHES)
+            )
+        self._elements = iter(elements)
 
 
 def load_batches(
-    run: RunConfig, stage: StageConfig, tokenizer: Tokenizer, seed: int, process: int = 0, processes: int = 1
-) -> grain.DatasetIterator:
-    """An endless iterator over this process's rows of each global batch.
-
-    Each element is `{"batch": Batch, "examples": [R], "dropped_windows": [R]}`. Its state (`get_state`, Grain
-    checkpoints) is exact: a restored iterator goes on with the batch that would have come next.
+    run: RunConfig,
+    stage: StageConfig,
+    data: StageData,
+    process: int = 0,
+    processes: int = 1,
+) -> Batches:
+    """This process's rows of each global batch of a stage.
 
     Raises:
-        ManifestError, AudioError: with the file and the entry; ConfigError: rows that do not divide.
+        ConfigError: rows that do not divide over the processes.
     """
     if stage.rows % processes:
         raise ConfigError(f"{stage.rows} rows do not divide over {processes} processes; choose a multiple")
+    return Batches(data, stage.rows, process, processes, run.loader_workers)
+
+
+def open_stage(
+    run: RunConfig,
+    stage: StageConfig,
+    tokenizer: Tokenizer,
+    seed: int,
+    progress: Callable[[int, int], None] = lambda done, total: None,
+) -> StageData:
+    """The data of a stage, measured. Raises as `measure_stage` does."""
     budget = Budget(stage.positions, stage.windows, stage.targets)
-    encoder = run.model.encoder
-    encode = ExampleEncoder(tokenizer, encoder, budget, stage.template, stage.longest_audio)
-    examples = mix_manifests(Path(run.data), stage.mixture, seed)[process::processes].map(encode)
-    stream = examples.to_iter_dataset(grain.ReadOptions(num_threads=1, prefetch_buffer_size=_PREFETCHED_EXAMPLES))
-    rows = PackRows(stream, budget, encoder.window_samples, encoder.tokens_per_window)
-    return iter(rows.batch(stage.rows // processes, drop_remainder=True))
+    encoder = ExampleEncoder(tokenizer, run.model.encoder, budget, stage.template, stage.longest_audio)
+    return measure_stage(run, stage, encoder, seed, progress)
 
 
-def mix_manifests(folder: Path, mixture: dict[str, float], seed: int) -> grain.MapDataset:
-    """Endless examples of several manifests (`name.json` or `name.jsonl`), drawn by weight.
-
-    Each manifest is shuffled anew every epoch.
-    """
-    sources = []
-    for number, name in enumerate(mixture):
-        lines = folder / f"{name}.jsonl"
-        examples = read_manifest(lines if lines.is_file() else folder / f"{name}.json")
-        sources.append(grain.MapDataset.source(examples).seed(seed + number).shuffle().repeat())
-    return grain.MapDataset.mix(sources, weights=list(mixture.values()))
+def count_steps(stage: StageConfig, data: StageData) -> int:
+    """Steps that the epochs of a stage take: all rows of the order, the last batch filled with empty ones."""
+    assert stage.epochs is not None, "endless draws have no number of steps"
+    rows, found = Rows(data, Place()), 0
+    while taken := len(rows.take(stage.rows)):
+        found += taken
+    return -(-found // stage.rows)

@@ -1,39 +1,48 @@
 """Packing: several examples in one row, under three budgets (positions, windows, targets)."""
 
+from bisect import bisect_left, insort
 from collections.abc import Sequence
-from typing import Any
 
-import grain
 import numpy as np
+from jaxtyping import Int
 
 from data_pipelines.encode import Budget, EncodedExample
 from mufun_jax.batch import Batch
 
-_BLOCK_ROWS = 8  # rows' worth of examples looked at together; more packs tighter and remembers more
 
+def pack_rows(sizes: Int[np.ndarray, "examples 3"], budget: Budget) -> list[list[int]]:
+    """Best fit decreasing: the largest examples open rows, and each goes where the fewest positions stay free.
 
-def pack_block(examples: Sequence[EncodedExample], budget: Budget) -> list[list[EncodedExample]]:
-    """First fit decreasing: the longest examples open rows, shorter ones fill them. Every example is in one row.
-
-    Rows come in the order in which their first example came in, so a shuffle stays a shuffle.
+    `sizes` are positions, windows and targets. Every example is in one row. Rows come in the order in which their
+    first example came in, so a shuffle stays a shuffle.
     """
-    rows: list[list[int]] = []
-    free: list[np.ndarray] = []
     limits = np.array([budget.positions, budget.windows, budget.targets])
-    sizes = [np.array([len(e.tokens), len(e.samples), len(e.targets)]) for e in examples]
-    for i in sorted(range(len(examples)), key=lambda i: -max(sizes[i] / limits)):
-        row = next((row for row in range(len(rows)) if (sizes[i] <= free[row]).all()), None)
-        if row is None:
+    assert (sizes <= limits).all(), "an example that fits no row was not left out"
+    needs = sizes.tolist()
+    order = np.argsort(-(sizes / limits).max(axis=1), kind="stable").tolist()
+    rows: list[list[int]] = []
+    free: list[tuple[int, int]] = []  # free positions of a row and its number, least first
+    left: list[list[int]] = []  # free windows and targets of each row
+    for example in order:
+        positions, windows, targets = needs[example]
+        for place in range(bisect_left(free, (positions, -1)), len(free)):
+            room, row = free[place]
+            if left[row][0] >= windows and left[row][1] >= targets:
+                free.pop(place)
+                break
+        else:
+            room, row = budget.positions, len(rows)
             rows.append([])
-            free.append(limits.copy())
-            row = len(rows) - 1
-        rows[row].append(i)
-        free[row] -= sizes[i]
-    return [[examples[i] for i in sorted(row)] for row in sorted(rows, key=min)]
+            left.append([budget.windows, budget.targets])
+        rows[row].append(example)
+        left[row][0] -= windows
+        left[row][1] -= targets
+        insort(free, (room - positions, row))
+    return [sorted(row) for row in sorted(rows, key=min)]
 
 
 def build_row(examples: Sequence[EncodedExample], budget: Budget, window_samples: int, tokens_per_window: int) -> Batch:
-    """One row of a Batch (fields without their leading R)."""
+    """One row of a Batch (fields without their leading R). Without examples it is empty: it teaches nothing."""
     L, W, T = budget.positions, budget.windows, budget.targets
     row = Batch(
         tokens=np.zeros(L, np.int32),
@@ -62,68 +71,3 @@ def build_row(examples: Sequence[EncodedExample], budget: Budget, window_samples
         row.target_weights[targets_at] = 1.0
         position, window, target = at.stop, window + len(example.samples), targets_at.stop
     return row
-
-
-class PackRows(grain.IterDataset):
-    """Packs a stream of encoded examples into rows, a block of examples at a time.
-
-    Its state is where the block began and how many of its rows are out: small, and exact to resume from.
-    """
-
-    def __init__(self, parent: grain.IterDataset, budget: Budget, window_samples: int, tokens_per_window: int):
-        super().__init__(parent)
-        self.budget = budget
-        self.window_samples = window_samples
-        self.tokens_per_window = tokens_per_window
-
-    def __iter__(self) -> grain.DatasetIterator:
-        return _PackIterator(iter(self.parents[0]), self)
-
-
-class _PackIterator(grain.DatasetIterator):
-    def __init__(self, parent: grain.DatasetIterator, rows: PackRows):
-        super().__init__(parent)
-        self._source = parent
-        self._settings = rows
-        self._block_start = parent.get_state()
-        self._rows: list[list[EncodedExample]] = []
-        self._rows_out = 0
-
-    def __next__(self) -> dict[str, Any]:
-        while self._rows_out == len(self._rows):
-            self._block_start = self._source.get_state()
-            self._rows, self._rows_out = self._read_block(), 0
-        examples = self._rows[self._rows_out]
-        self._rows_out += 1
-        settings = self._settings
-        return {
-            "batch": build_row(examples, settings.budget, settings.window_samples, settings.tokens_per_window),
-            "examples": np.int32(len(examples)),
-            "dropped_windows": np.int32(sum(example.dropped_windows for example in examples)),
-        }
-
-    def _read_block(self) -> list[list[EncodedExample]]:
-        """Examples until they would fill the block's rows by the budget they need most of."""
-        budget = self._settings.budget
-        limits = _BLOCK_ROWS * np.array([budget.positions, budget.windows, budget.targets])
-        block: list[EncodedExample] = []
-        filled = np.zeros(3, int)
-        while (filled < limits).all():
-            example = next(self._source, None)
-            if example is None:
-                break
-            block.append(example)
-            filled += [len(example.tokens), len(example.samples), len(example.targets)]
-        if not block:
-            raise StopIteration
-        return pack_block(block, budget)
-
-    def get_state(self) -> dict[str, Any]:
-        return {"block_start": self._block_start, "rows_out": self._rows_out}
-
-    def set_state(self, state: dict[str, Any]) -> None:
-        self._source.set_state(state["block_start"])
-        self._block_start = state["block_start"]
-        self._rows, self._rows_out = [], 0
-        if state["rows_out"]:
-            self._rows, self._rows_out = self._read_block(), state["rows_out"]

@@ -1,6 +1,6 @@
 """The `mufun` command. Each subcommand reads its options, calls the library, and prints."""
 
-import json
+import logging
 import sys
 from pathlib import Path
 from typing import Annotated, Literal
@@ -25,11 +25,12 @@ SetOption = Annotated[
     typer.Option("--set", help="Change one key of the config, for instance `stages.align1.steps=50`. Repeatable."),
 ]
 ComputeOption = Annotated[Literal["float32", "bfloat16"], typer.Option(help="What the model computes in.")]
-WorkersOption = Annotated[int, typer.Option(help="Processes that render.", min=1)]
+WorkersOption = Annotated[int, typer.Option(help="Processes that render and prepare.", min=1)]
 
 
 def main() -> None:
     """Runs the command line; a mistake of the user's is one line and exit code 2."""
+    logging.getLogger().addHandler(logging.NullHandler())  # libraries log much that is no news; errors are raised
     arguments = [argument for argument in sys.argv[1:] if argument != "--debug"]
     try:
         app(arguments)
@@ -72,18 +73,59 @@ def demo(
 
 @app.command()
 def prepare(
-    source: Annotated[
-        Literal["score-corpus"], typer.Argument(help="`score-corpus`: pieces of the music21 corpus, rendered.")
-    ],
-    out: Annotated[Path, typer.Option(help="Folder for the audio and the manifests.")],
-    seed: Annotated[int, typer.Option(help="The same seed gives the same bytes.", min=0)] = 0,
+    out: Annotated[str, typer.Option(help="Folder for the prepared sets: one folder a source.")],
+    sources: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="SOURCE...",
+            help="A manifest (.json, .jsonl); NAME:FOLDER of a public data set; or score-corpus, rendered here.",
+        ),
+    ] = None,
+    tfds: Annotated[list[str] | None, typer.Option(help="Read this set through tensorflow_datasets.")] = None,
+    tfds_dir: Annotated[str | None, typer.Option(help="Where tensorflow_datasets keeps its sets.")] = None,
+    evaluation: Annotated[
+        list[Path] | None, typer.Option(help="Manifest of an evaluation: its audio is kept out of training shards.")
+    ] = None,
+    audio: Annotated[Literal["flac", "int16"], typer.Option(help="How audio is stored; both are exact.")] = "flac",
+    shard_size: Annotated[str, typer.Option(help="Audio files of so many bytes make a shard.")] = "256MB",
+    longest: Annotated[float, typer.Option(help="Longest file in seconds; a longer one is rejected.")] = 7200.0,
+    max_bad_fraction: Annotated[
+        float, typer.Option(help="Stop where more of a set is bad than this; less is left out and reported.")
+    ] = 0.001,
+    strict: Annotated[bool, typer.Option("--strict", help="Stop at the first bad example.")] = False,
+    tolerate_damage: Annotated[
+        bool, typer.Option("--tolerate-damage", help="Use what can be decoded of a damaged file, with a warning.")
+    ] = False,
+    verify: Annotated[
+        bool, typer.Option("--verify", help="Compare finished shards with their checksums; write damaged ones again.")
+    ] = False,
+    seed: Annotated[int, typer.Option(help="Of questions, options, and the score corpus.", min=0)] = 0,
     workers: WorkersOption = 2,
+    beam: Annotated[
+        list[str] | None, typer.Option(help="Option of Apache Beam, for instance runner=DataflowRunner. Repeatable.")
+    ] = None,
 ) -> None:
-    """Make a labelled data set: audio files, and manifests of questions and answers about them."""
-    from data_pipelines.score_corpus import ScoreCorpusConfig
+    """Turn music and what is known of it into shards that training reads. Run again, it goes on where it stopped.
 
-    assert source == "score-corpus"
-    print(json.dumps(commands.prepare(out, ScoreCorpusConfig(seed=seed), workers), indent=1))
+    `mufun prepare songs.jsonl --out data`
+
+    `mufun prepare gtzan:GTZAN ballroom:Ballroom --out data --evaluation benchmark.json`
+    """
+    from data_pipelines.prepare import PrepareOptions
+    from data_pipelines.shard import ShardOptions
+
+    if not sources and not tfds:
+        raise UserError("nothing to prepare: name a manifest, NAME:FOLDER of a data set, or score-corpus")
+    options = PrepareOptions(
+        ShardOptions(audio, longest, tolerate_damage, strict, verify),
+        shard_bytes=commands.read_bytes(shard_size, "--shard-size"),
+        max_bad_fraction=max_bad_fraction,
+        seed=seed,
+        workers=workers,
+        beam_options=tuple(beam or ()),
+        evaluation=tuple(evaluation or ()),
+    )
+    commands.prepare(sources or [], out, options, tfds=tfds or [], tfds_dir=tfds_dir)
 
 
 @app.command()

@@ -14,11 +14,13 @@ from mufun_jax.errors import UserError
 from mufun_jax.progress import progress_bar
 
 if TYPE_CHECKING:  # the library is imported by the commands that need it: `mufun --help` need not wait for JAX
+    from data_pipelines.prepare import PrepareOptions
     from data_pipelines.score_corpus import ScoreCorpusConfig
     from mufun_jax.config import RunConfig
     from mufun_jax.evaluate.run import TaskScore
 
 _output = Console(highlight=False, markup=False)
+SCORE_CORPUS = "score-corpus"  # as a source of `mufun prepare`
 _QUICK_CORPUS = {
     "pieces": 60,
     "train_notes": 24,
@@ -30,12 +32,58 @@ _QUICK_CORPUS = {
 }
 
 
-def prepare(out: Path, config: "ScoreCorpusConfig", workers: int) -> dict[str, Any]:
-    """Renders the score corpus; returns its report."""
-    from data_pipelines.score_corpus import render_score_corpus
+def prepare(
+    sources: Sequence[str],
+    out: str,
+    options: "PrepareOptions",
+    *,
+    tfds: Sequence[str] = (),
+    tfds_dir: str | None = None,
+    corpus: "ScoreCorpusConfig | None" = None,
+) -> dict[str, dict[str, Any]]:
+    """Prepares sources as sets below `out`, prints a table of them, and returns their reports by name.
 
+    `score-corpus` among the sources is rendered to `out`/score_corpus first, as `corpus` says.
+    """
+    from data_pipelines.prepare import prepare
+    from data_pipelines.report import prepared_table
+    from data_pipelines.source import data_set_source, find_source, score_corpus_sources
+
+    found = []
+    for name in sources:
+        if name == SCORE_CORPUS:
+            found += score_corpus_sources(_render_score_corpus(out, options, corpus))
+        else:
+            found.append(find_source(name, options.seed))
+    for name in tfds:
+        from data_pipelines.sources.tfds_export import export_tfds
+
+        folder = Path(_on_disk(out, "--tfds")) / "tfds" / name
+        with Console(stderr=True).status(f"Reading {name} through tensorflow_datasets"):
+            export_tfds(name, (), folder, Path(tfds_dir) if tfds_dir else None)
+        found.append(data_set_source(name, folder, options.seed))
+    with progress_bar("Preparing", "bytes") as advance:
+        reports = prepare(found, out, options, progress=advance)
+    _output.print(prepared_table(reports))
+    return reports
+
+
+def _render_score_corpus(out: str, options: "PrepareOptions", corpus: "ScoreCorpusConfig | None") -> Path:
+    from data_pipelines.score_corpus import ScoreCorpusConfig, render_score_corpus
+
+    folder = Path(_on_disk(out, SCORE_CORPUS)) / "score_corpus"
     with progress_bar("Rendering music") as advance:
-        return render_score_corpus(out, config, workers=workers, progress=advance)
+        config = corpus or ScoreCorpusConfig(seed=options.seed)
+        report = render_score_corpus(folder, config, workers=options.workers, progress=advance)
+    clips = sum(kind["clips"] for kind in report["clips"].values())
+    _output.print(f"{clips} clips, {60 * report['hours']:.0f} minutes, in {folder}", soft_wrap=True)
+    return folder
+
+
+def _on_disk(out: str, what: str) -> str:
+    if "://" in out:
+        raise UserError(f"--out {out}: {what} writes audio files there first; give a folder of this machine")
+    return out
 
 
 def train(run: "RunConfig", workdir: Path) -> Path:
@@ -44,8 +92,14 @@ def train(run: "RunConfig", workdir: Path) -> Path:
     from mufun_jax.train.curriculum import StageSummary, train_curriculum
 
     simulate_devices(run.mesh)
-    steps = [run.stages[name].steps for name in run.curriculum]
-    before = dict(zip(run.curriculum, accumulate(steps, initial=0), strict=False))
+    before: dict[str, int] = {}
+    total = 0
+
+    def on_plan(steps: dict[str, int]) -> None:
+        nonlocal total
+        before.update(zip(steps, accumulate(steps.values(), initial=0), strict=False))
+        total = sum(steps.values())
+        advance(0, total, "compiling")
 
     def on_stage(stage: StageSummary) -> None:
         _output.print(
@@ -55,15 +109,18 @@ def train(run: "RunConfig", workdir: Path) -> Path:
         )
 
     with progress_bar("Training") as advance:
-        advance(0, sum(steps), "compiling")
         folder = train_curriculum(
             run,
             workdir,
             on_step=lambda stage, step, of, metrics: advance(
-                before[stage] + step, sum(steps), f"{stage} {step}/{of}, loss {metrics['loss']:.3f}"
+                before[stage] + step, total, f"{stage} {step}/{of}, loss {metrics['loss']:.3f}"
             ),
             on_stage=on_stage,
-            on_load=lambda done, total, _: advance(0, sum(steps), f"loading the model, {done / total:.0%}"),
+            on_load=lambda done, size, _: advance(0, total, f"loading the model, {done / size:.0%}"),
+            on_measure=lambda stage, done, records: advance(
+                before.get(stage, 0), total or None, f"measuring the data of {stage}, {done / records:.0%}"
+            ),
+            on_plan=on_plan,
         )
     _output.print(f"The model is in {folder}", soft_wrap=True)
     return folder
@@ -153,7 +210,7 @@ def convert_from_hf(
     options: dict[str, Any] = {
         "taps": _layers(taps),
         "dtype": dtype,
-        "shard_bytes": _bytes(max_shard_size),
+        "shard_bytes": read_bytes(max_shard_size, "--max-shard-size"),
         "overwrite": overwrite,
     }
     if bool(whisper) != bool(qwen3):
@@ -193,7 +250,7 @@ def convert_to_hf(
             target,
             layout=layout,
             dtype=dtype,
-            shard_bytes=_bytes(max_shard_size),
+            shard_bytes=read_bytes(max_shard_size, "--max-shard-size"),
             overwrite=overwrite,
             scores=measured,
             license=license,
@@ -228,8 +285,8 @@ def _layers(text: str | None) -> tuple[int, ...] | None:
     return tuple(int(word) for word in text.split(","))
 
 
-def _bytes(text: str) -> int:
-    """`5GB`, `500MB` or a number of bytes."""
+def read_bytes(text: str, option: str) -> int:
+    """`5GB`, `500MB` or a number of bytes, of an option of the command line."""
     from pydantic import ByteSize, TypeAdapter, ValidationError
 
     try:
@@ -237,33 +294,34 @@ def _bytes(text: str) -> int:
     except ValidationError:
         size = 0
     if size < 1:
-        raise UserError(f"--max-shard-size {text}: write a size, for instance 5GB or 500MB")
+        raise UserError(f"{option} {text}: write a size, for instance 5GB or 500MB")
     return size
 
 
 def demo(workdir: Path, *, seed: int, quick: bool, workers: int) -> None:
     """Prepares, trains, evaluates and asks, by the functions above."""
+    from data_pipelines.prepare import PrepareOptions
     from data_pipelines.score_corpus import ScoreCorpusConfig
     from mufun_jax.config import load_run_config
 
-    corpus = workdir / "corpus"
+    data = workdir / "data"
     _output.rule("1. Music from scores")
-    report = prepare(corpus, ScoreCorpusConfig(seed=seed, **(_QUICK_CORPUS if quick else {})), workers)
-    clips = sum(kind["clips"] for kind in report["clips"].values())
-    _output.print(f"{clips} clips, {60 * report['hours']:.0f} minutes, in {corpus}", soft_wrap=True)
+    corpus = ScoreCorpusConfig(seed=seed, **(_QUICK_CORPUS if quick else {}))
+    prepare([SCORE_CORPUS], str(data), PrepareOptions(seed=seed, workers=workers), corpus=corpus)
+    corpus_folder = data / "score_corpus"
 
     _output.rule("2. Six stages of training")
     config = Path(str(files("configs") / "nano.py"))
-    run = load_run_config(config, [f"data={corpus}"])
+    run = load_run_config(config, [f"data={data}"])
     if quick:
-        run = load_run_config(config, [f"data={corpus}", *(f"stages.{name}.steps=2" for name in run.curriculum)])
+        run = load_run_config(config, [f"data={data}", *(f"stages.{name}.steps=2" for name in run.curriculum)])
     checkpoint = train(run, workdir)
 
     _output.rule("3. What it heard in pieces it was never trained on")
-    evaluate(corpus / "heldout.json", checkpoint, workdir / "scores.json")
+    evaluate(corpus_folder / "heldout.json", checkpoint, workdir / "scores.json")
 
     _output.rule("4. Two questions about a song")
-    song = min((corpus / "audio" / "songs").glob("heldout-*.flac"))
+    song = min((corpus_folder / "audio" / "songs").glob("heldout-*.flac"))
     for question in ("Which instrument is this?", "What key is this in?"):
         _output.print(f'$ mufun ask {song} "{question}" --checkpoint {checkpoint}', soft_wrap=True)
         ask([str(song)], question, checkpoint)

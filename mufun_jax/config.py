@@ -125,13 +125,18 @@ class MeshConfig:
 class StageConfig:
     """One stage of the curriculum."""
 
-    mixture: dict[str, PositiveFloat]  # manifest in the run's data folder, without suffix -> weight by examples
-    steps: PositiveInt
+    mixture: dict[str, PositiveFloat]  # prepared set in the run's data folder -> weight
     rows: PositiveInt  # rows of the global batch
     positions: PositiveInt  # L, of a row
     windows: PositiveInt  # W, of a row
     targets: PositiveInt  # T, of a row
     longest_audio: PositiveFloat  # seconds of each file that are used
+    steps: PositiveInt | None = None  # either so many steps, the mixture's weights being shares of what is drawn …
+    epochs: PositiveInt | None = None  # … or so many epochs, the weights being how often a set comes in each
+    weigh_by: Literal["examples", "seconds", "size"] = (
+        "examples"  # what the shares are of; see data_pipelines/mixture.py
+    )
+    temperature: PositiveFloat = 1.0  # of weigh_by "size": higher makes large and small sets more alike
     learning_rate: PositiveFloat = 2e-5
     warmup_fraction: Fraction = 0.03  # of the steps, linear; then cosine to zero
     template: Literal["train", "warmup"] = "train"
@@ -147,6 +152,10 @@ class StageConfig:
     def __post_init__(self) -> None:
         if not self.trained_parts:
             raise ValueError("encoder, connector and decoder are all frozen: nothing would train")
+        if (self.steps is None) == (self.epochs is None):
+            raise ValueError("give either steps or epochs")
+        if self.epochs is not None and self.weigh_by != "examples":
+            raise ValueError("weigh_by is for steps: in epochs, the weights say how often each set comes")
 
 
 @dataclass(frozen=True, config=_STRICT)
@@ -174,7 +183,7 @@ class RunConfig:
 
     model: ModelConfig
     tokenizer: str  # "nano", or a folder with a Hugging Face tokenizer
-    data: str  # folder of the manifests
+    data: str  # folder of the prepared sets
     stages: dict[str, StageConfig]
     curriculum: tuple[str, ...]  # names of the stages that are run, in order; a ConfigDict itself has none
     mesh: MeshConfig = MeshConfig()
@@ -182,6 +191,8 @@ class RunConfig:
     checkpoint: CheckpointConfig = CheckpointConfig()
     compute_dtype: Literal["float32", "bfloat16"] = "bfloat16"
     rematerialize: bool = True  # recompute each layer in the backward pass: less memory, a third more work
+    loader_workers: NonNegativeInt = 0  # processes that read and decode; 0: a thread of this one
+    max_bad_fraction: Fraction = 0.001  # of the examples of a stage may fit no row; they are left out and reported
     initial_model: str | None = None  # folder of the model that the first stage starts from; None: random numbers
     seed: NonNegativeInt = 0
 

@@ -41,7 +41,7 @@ def progress_bar(description: str, unit: Literal["", "bytes"] = "", *, stays: bo
 
     with ExitStack() as shown:
 
-        def advance(done: int, total: int, note: str = "") -> None:
+        def advance(done: int, total: int | None, note: str = "") -> None:
             if not progress.live.is_started:
                 shown.enter_context(progress)
             progress.update(task, completed=done, total=total, note=note)

@@ -134,7 +134,7 @@ def test_mistakes_of_train_and_evaluate(run, checkpoint, corpus, tmp_path):
         (("train", "--config", tmp_path / "nano.py"), "nano.py: no such config file"),
         (("train", "--config", config, "--set", "stages.algn.steps=1"), "'algn' (did you mean 'align'?)"),
         (("train", "--config", config, "--set", "sed=1"), "'sed' (did you mean 'seed'?)"),
-        (("train", "--config", config, "--set", "data=nowhere"), "no such manifest"),
+        (("train", "--config", config, "--set", "data=nowhere"), "nowhere/notes is no prepared set"),
     ):
         code, _, err = run(*arguments, "--workdir", tmp_path / "run")
         assert code == 2, err

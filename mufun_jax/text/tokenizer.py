@@ -60,13 +60,13 @@ class Tokenizer:
         """
         pieces, start = [], 0
         for text in rendered.text.split(AUDIO_PLACEHOLDER):
-            encoding = self._tokenizer(text, return_offsets_mapping=True, add_special_tokens=False)
+            encoding = self._tokenizer.backend_tokenizer.encode(text, add_special_tokens=False)
             is_target = []
-            for begin, end in encoding["offset_mapping"]:
+            for begin, end in encoding.offsets:
                 spans = [span for span in rendered.target_spans if span[0] < start + end and start + begin < span[1]]
                 is_target.append(bool(spans))
                 assert all(span[0] <= start + begin for span in spans), "a token crosses into an answer"
-            pieces.append(TextPiece(tuple(encoding["input_ids"]), tuple(is_target)))
+            pieces.append(TextPiece(tuple(encoding.ids), tuple(is_target)))
             start += len(text) + len(AUDIO_PLACEHOLDER)
         return pieces
 

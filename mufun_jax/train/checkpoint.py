@@ -1,10 +1,8 @@
 """Checkpoints of training: everything that a killed run needs to go on as if nothing had happened."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
-import grain.checkpoint
 import jax
 import orbax.checkpoint as ocp
 
@@ -12,7 +10,7 @@ from mufun_jax.config import CheckpointConfig, RunConfig, difference, to_json, v
 from mufun_jax.errors import CheckpointError
 from mufun_jax.train.state import TrainState
 
-_FORMAT = 1
+_FORMAT = 2
 
 
 @dataclass(frozen=True)
@@ -22,14 +20,15 @@ class Position:
     stage: str
     step: int
     global_step: int  # steps of all stages so far
+    data: dict[str, int] = field(default_factory=dict)  # the loader's place, the same on every process
 
 
 class Checkpoints:
     """The checkpoints of a run, in `workdir/checkpoints/<global step>/`.
 
-    One save is the parameters, the optimizer state and the step (`state`), the loader's position (`data`), and
-    the place in the curriculum, the whole config and a format version (`meta`). Training draws no random numbers
-    after initialisation, so there is no random key to keep.
+    One save is the parameters, the optimizer state and the step (`state`), and the place in the curriculum and in the
+    data, the whole config and a format version (`meta`). Training draws no random numbers after initialisation, so
+    there is no random key to keep.
     """
 
     def __init__(self, workdir: Path, config: CheckpointConfig):
@@ -37,14 +36,14 @@ class Checkpoints:
         self._folder = (workdir / "checkpoints").absolute()
         self._manager = ocp.CheckpointManager(self._folder, options=options)
 
-    def save(self, run: RunConfig, position: Position, state: TrainState, data: Any) -> None:
+    def save(self, run: RunConfig, position: Position, state: TrainState) -> None:
         """Starts a save; it finishes in the background."""
-        meta = {"format": _FORMAT, "stage": position.stage, "step": position.step, "config": to_json(run)}
+        place = {"stage": position.stage, "step": position.step, "data": position.data}
+        meta = {"format": _FORMAT, **place, "config": to_json(run)}
         self._manager.save(
             position.global_step,
             args=ocp.args.Composite(
                 state=ocp.args.StandardSave(state),  # pyright: ignore[reportCallIssue]
-                data=grain.checkpoint.CheckpointSave(data),  # pyright: ignore[reportCallIssue]
                 meta=ocp.args.JsonSave(meta),  # pyright: ignore[reportCallIssue]
             ),
         )
@@ -68,15 +67,14 @@ class Checkpoints:
             raise CheckpointError(
                 f"{self._folder} was written with another config ({changed}); take that one, or another --workdir"
             )
-        return Position(meta["stage"], meta["step"], global_step)
+        return Position(meta["stage"], meta["step"], global_step, meta["data"])
 
-    def restore(self, position: Position, like: TrainState, data: Any) -> TrainState:
-        """The state at a place, in the shardings of `like`; the loader's iterator `data` is moved there too."""
+    def restore(self, position: Position, like: TrainState) -> TrainState:
+        """The state at a place, in the shardings of `like`."""
         restored = self._manager.restore(
             position.global_step,
             args=ocp.args.Composite(
                 state=ocp.args.StandardRestore(jax.tree.map(ocp.utils.to_shape_dtype_struct, like)),  # pyright: ignore[reportCallIssue]
-                data=grain.checkpoint.CheckpointRestore(data),  # pyright: ignore[reportCallIssue]
             ),
         )
         return restored["state"]

@@ -4,13 +4,14 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
 
 import jax
 import numpy as np
 from jax.sharding import Mesh
 
-from data_pipelines.loader import load_batches
+from data_pipelines.loader import Batches, count_steps, load_batches, open_stage
+from data_pipelines.prepared_set import PreparedSet
+from data_pipelines.stage_data import StageData, write_data_report
 from mufun_jax.config import RunConfig, StageConfig, difference
 from mufun_jax.errors import ConfigError
 from mufun_jax.sharding.mesh import make_mesh
@@ -52,11 +53,14 @@ def train_curriculum(
     on_step: OnStep = lambda stage, step, steps, metrics: None,
     on_stage: Callable[[StageSummary], None] = lambda summary: None,
     on_load: Advance = lambda *_: None,
+    on_measure: Callable[[str, int, int], None] = lambda stage, done, total: None,
+    on_plan: Callable[[dict[str, int]], None] = lambda steps: None,
 ) -> Path:
     """Trains all stages of `run` in `workdir`, going on from its newest checkpoint if there is one.
 
     `on_step` is called with (stage, step, steps of the stage, metrics), `on_stage` after each stage, `on_load` with the
-    bytes of the initial model that are loaded, and the bytes in all.
+    bytes of the initial model that are loaded, and the bytes in all, `on_measure` with the stage whose data is measured
+    and the records done and in all, `on_plan` with the steps of every stage, before the first.
     Returns the model folder, `workdir/checkpoint`.
     """
     mesh = make_mesh(run.mesh)
@@ -70,11 +74,15 @@ def train_curriculum(
     began_from = open_initial_model(run) if run.initial_model is not None else None
     checkpoints = Checkpoints(workdir, run.checkpoint)
     position = checkpoints.latest(run)
+    data = Data(run, tokenizer, on_measure)
+    steps = {name: data.steps(name) for name in run.curriculum}
+    on_plan(steps)
     log = MetricsLog(workdir / "metrics.jsonl", position.global_step if position else 0)
-    curriculum = Curriculum(run, mesh, tokenizer, checkpoints, log, on_step, began_from, on_load)
+    curriculum = Curriculum(run, mesh, data, steps, checkpoints, log, on_step, began_from, on_load)
     params = None
     try:
         for name in remaining_stages(run, position):
+            write_data_report(workdir / "data" / f"{name}.json", data[name])
             params = curriculum.run_stage(name, params, position)
             position = None
             on_stage(summarize(run, workdir, name, params))
@@ -82,7 +90,7 @@ def train_curriculum(
         checkpoints.close()
         log.close()
     assert params is not None
-    origin = trained_origin(run, began_from)
+    origin = trained_origin(run, began_from, steps)
     source = began_from.config.values if began_from else None
     save_model(workdir / "checkpoint", run.model, params, tokenizer, origin, source)
     return workdir / "checkpoint"
@@ -98,11 +106,11 @@ def open_initial_model(run: RunConfig) -> ModelFolder:
     return folder
 
 
-def trained_origin(run: RunConfig, began_from: ModelFolder | None) -> Origin:
+def trained_origin(run: RunConfig, began_from: ModelFolder | None, steps: dict[str, int]) -> Origin:
     """Where the model of a finished run is from: that of the model it began from, and the stages of the run."""
     before = began_from.config.origin if began_from else Origin()
     stages = ((name, run.stages[name]) for name in run.curriculum)
-    trained = (TrainedStage(name, stage.steps, stage.mixture, stage.trained_parts) for name, stage in stages)
+    trained = (TrainedStage(name, steps[name], stage.mixture, stage.trained_parts) for name, stage in stages)
     return Origin(before.base_models, (*before.stages, *trained))
 
 
@@ -117,7 +125,8 @@ class Curriculum:
 
     run: RunConfig
     mesh: Mesh
-    tokenizer: Tokenizer
+    data: "Data"
+    steps: dict[str, int]  # of every stage
     checkpoints: Checkpoints
     log: MetricsLog
     on_step: OnStep
@@ -127,23 +136,23 @@ class Curriculum:
 
     def run_stage(self, name: str, params: Params | None, position: Position | None) -> Params:
         """One stage: from `params`, or from the checkpoint at `position`, which lies in it."""
-        run, stage = self.run, self.run.stages[name]
-        number = run.curriculum.index(name)
-        steps_before = sum(run.stages[earlier].steps for earlier in run.curriculum[:number])
-        batches = self._batches(stage, number)
+        run, stage, steps = self.run, self.run.stages[name], self.steps[name]
+        steps_before = sum(self.steps[earlier] for earlier in run.curriculum[: run.curriculum.index(name)])
+        batches = self._batches(stage, name)
         if params is None:
             params = self._initial_params()
         state = start_stage(params, make_optimizer(run.optimizer), stage.trained_parts, self.mesh)
         if position is not None:
-            state = self.checkpoints.restore(position, state, batches)
+            state = self.checkpoints.restore(position, state)
+            batches.set_state(position.data)
         with sharding_context(self.mesh):
             train_step = self._train_step(stage, state)
 
             def save_due(step: int) -> bool:
-                return step == stage.steps or (steps_before + step) % run.checkpoint.every_steps == 0
+                return step == steps or (steps_before + step) % run.checkpoint.every_steps == 0
 
             def save(step: int, state: TrainState) -> None:
-                self.checkpoints.save(run, Position(name, step, steps_before + step), state, batches)
+                self.checkpoints.save(run, Position(name, step, steps_before + step, batches.get_state()), state)
 
             started = time.perf_counter()
 
@@ -152,7 +161,7 @@ class Curriculum:
                 seconds, started = time.perf_counter() - started, time.perf_counter()
                 place = {"stage": name, "step": step, "global_step": steps_before + step}
                 self.log.write({**place, "seconds": seconds, **metrics})
-                self.on_step(name, step, stage.steps, metrics)
+                self.on_step(name, step, steps, metrics)
 
             first = position.step if position else 0
             try:
@@ -162,8 +171,8 @@ class Curriculum:
                     batches,
                     self.mesh,
                     first=first,
-                    steps=stage.steps,
-                    learning_rate=learning_rate_schedule(stage),
+                    steps=steps,
+                    learning_rate=learning_rate_schedule(stage, steps),
                     on_step=on_step,
                     save_due=save_due,
                     save=save,
@@ -184,10 +193,34 @@ class Curriculum:
             self.train_steps[parts] = compile_train_step(make_train_step(self.run, parts), state, self.mesh)
         return self.train_steps[parts]
 
-    def _batches(self, stage: StageConfig, number: int) -> Any:
-        seed = int(np.random.SeedSequence([self.run.seed, number]).generate_state(1)[0])
-        process, processes = jax.process_index(), jax.process_count()
-        return load_batches(self.run, stage, self.tokenizer, seed, process, processes)
+    def _batches(self, stage: StageConfig, name: str) -> Batches:
+        return load_batches(self.run, stage, self.data[name], jax.process_index(), jax.process_count())
+
+
+class Data:
+    """The data of every stage, measured when it is first asked for. All sets are opened at once: what is missing is
+    found before anything is trained."""
+
+    def __init__(self, run: RunConfig, tokenizer: Tokenizer, on_measure: Callable[[str, int, int], None]):
+        self._run, self._tokenizer, self._on_measure = run, tokenizer, on_measure
+        self._measured: dict[str, StageData] = {}
+        for name in {name: None for stage in run.curriculum for name in run.stages[stage].mixture}:
+            PreparedSet(Path(run.data), name)
+
+    def __getitem__(self, name: str) -> StageData:
+        if name not in self._measured:
+            run = self._run
+            number = run.curriculum.index(name)
+            seed = int(np.random.SeedSequence([run.seed, number]).generate_state(1)[0])
+            self._measured[name] = open_stage(
+                run, run.stages[name], self._tokenizer, seed, lambda *records: self._on_measure(name, *records)
+            )
+        return self._measured[name]
+
+    def steps(self, name: str) -> int:
+        """Steps of a stage: what its config says, or what its epochs take."""
+        stage = self._run.stages[name]
+        return stage.steps if stage.steps is not None else count_steps(stage, self[name])
 
 
 def summarize(run: RunConfig, workdir: Path, name: str, params: Params) -> StageSummary:

@@ -35,7 +35,8 @@ def train_steps(
 ) -> TrainState:
     """Takes steps `first` + 1 to `steps`, step n at `learning_rate(n - 1)`.
 
-    The host reads the metrics of step n - 1 while step n runs.
+    The host reads the metrics of step n - 1, loads batch n + 1 and sends it to the device while step n runs: the device
+    waits only where `data_wait_seconds`, what the host waited for the loader, is longer than a step.
 
     `on_step` gets each finished step's number and metrics. Where a save is due, the step's metrics are read first:
     a checkpoint never holds a step that was not logged, nor one that was not finite.

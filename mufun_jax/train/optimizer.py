@@ -5,14 +5,14 @@ import optax
 from mufun_jax.config import OptimizerConfig, StageConfig
 
 
-def learning_rate_schedule(stage: StageConfig) -> optax.Schedule:
-    """Linear from 0 over `warmup_fraction` of the stage's steps, then a cosine to 0 at its end."""
-    warmup = round(stage.steps * stage.warmup_fraction)
+def learning_rate_schedule(stage: StageConfig, steps: int) -> optax.Schedule:
+    """Linear from 0 over `warmup_fraction` of the stage's `steps`, then a cosine to 0 at its end."""
+    warmup = round(steps * stage.warmup_fraction)
     return optax.warmup_cosine_decay_schedule(
         init_value=0.0 if warmup else stage.learning_rate,
         peak_value=stage.learning_rate,
         warmup_steps=warmup,
-        decay_steps=stage.steps,
+        decay_steps=steps,
     )
 
 

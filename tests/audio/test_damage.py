@@ -1,15 +1,12 @@
 """Files that end early, are damaged inside, or are not what they seem."""
 
-import time
-
 import numpy as np
 import pytest
 import soundfile
 
-from mufun_jax.audio import container
+from mufun_jax.audio import container, decoder, flac
 from mufun_jax.audio.waveform import load_waveform
 from mufun_jax.config import SAMPLE_RATE
-from mufun_jax.errors import AudioError
 from tests.audio.songs import COMPRESSED, FORMATS, SECONDS, message, music, whole
 
 
@@ -115,50 +112,121 @@ def test_a_wav_from_a_pipe_promises_nothing(songs, tmp_path):
     assert (loaded.file_seconds, loaded.warnings) == (SECONDS, ())
 
 
-# --- what nobody thought of ----------------------------------------------------------------------------------------
+def test_damage_in_an_opus_of_another_rate_is_where_it_is(tmp_path):
+    path = tmp_path / "song.opus"
+    soundfile.write(path, music(12, SAMPLE_RATE), SAMPLE_RATE, format="OGG", subtype="OPUS")  # granules count 48,000
+    stream = bytearray(path.read_bytes())
+    stream[int(0.7 * len(stream))] ^= 4
+    path.write_bytes(stream)
+    assert 7 < float(message(path).split("damaged at ")[1].split(" s")[0]) < 9
+    assert load_waveform(path, segment=(1, 6)).warnings == ()
 
 
-def mutated(stream: bytes, random: np.random.Generator) -> bytes:
-    broken = bytearray(stream)
-    for _ in range(random.integers(1, 3)):
-        at = int(random.integers(0, len(broken))) if random.random() < 0.5 else int(random.integers(0, 200))
-        size = int(random.integers(1, 64))
-        match random.integers(5):
-            case 0:
-                broken[at : at + 1] = random.bytes(1)
-            case 1:
-                broken[at : at + size] = random.bytes(size)
-            case 2:
-                del broken[at : at + size * 8]
-            case 3:
-                broken[at:at] = random.bytes(size)
-            case _:
-                broken = broken[: max(at, 1)]
-        if not broken:
-            return b"\0"
-    return bytes(broken)
+def test_an_ogg_page_that_says_it_is_longer_than_the_file_is_damage(songs, tmp_path):
+    stream = bytearray((songs / "opus").read_bytes())
+    pages = [at for at in range(len(stream)) if stream[at : at + 4] == b"OggS"]
+    segments = pages[6] + 26
+    stream[segments : segments + 256] = b"\xff" * 256
+    path = tmp_path / "song.opus"
+    path.write_bytes(stream)
+    assert "damaged at 3.98 s" in message(path)
+    loaded = load_waveform(path, tolerate_damage=True)  # the decoder believes that the file ends there
+    assert "about 2.0" in " ".join(loaded.warnings)
 
 
-@pytest.mark.parametrize("name", ["wav", "flac", "mp3", "ogg", "aiff"])
-def test_mutated_files_give_audio_or_an_error(name, tmp_path):
-    kind, subtype, rate = FORMATS[name]
-    soundfile.write(tmp_path / "song", music(1, rate), rate, format=kind, subtype=subtype)
-    stream = (tmp_path / "song").read_bytes()
-    random = np.random.default_rng(list(name.encode()))
-    path = tmp_path / "mutated"
-    audio = errors = 0
-    for case in range(60):
-        path.write_bytes(mutated(stream, random))
-        began = time.monotonic()
-        try:
-            loaded = load_waveform(path)
-        except AudioError as error:
-            assert str(error).isprintable(), case
-            errors += 1
-        else:
-            assert np.isfinite(loaded.samples).all(), case
-            assert len(loaded.samples) >= 1_600, case
-            audio += 1
-        assert time.monotonic() - began < 2, case
-    assert audio >= 1, "the mutations leave nothing to decode"
-    assert errors >= 5, "the mutations break nothing"
+def test_what_follows_the_last_ogg_page_is_no_damage(songs, tmp_path):
+    path = tmp_path / "song.ogg"
+    path.write_bytes((songs / "ogg").read_bytes() + b"TAG" + bytes(125))
+    loaded = load_waveform(path)
+    assert (loaded.file_seconds, loaded.warnings) == (SECONDS, ())
+
+
+def piped(stream: bytes) -> bytearray:
+    """A FLAC whose header does not tell its length: 36 bits are 0."""
+    open_end = bytearray(stream)
+    open_end[21] &= 0xF0
+    open_end[22:26] = bytes(4)
+    return open_end
+
+
+def test_a_damaged_flac_of_unknown_length_does_not_end_there(songs, tmp_path):
+    stream = piped((songs / "flac").read_bytes())
+    stream[len(stream) // 2 : len(stream) // 2 + 3000] = bytes(3000)
+    path = tmp_path / "song.flac"
+    path.write_bytes(stream)
+    assert 2.5 < float(message(path).split("damaged at ")[1].split(" s")[0]) < 3.5
+    assert load_waveform(path, tolerate_damage=True).end == pytest.approx(SECONDS, abs=0.3)
+
+
+def test_a_flac_of_unknown_length_that_was_cut_off_says_so(songs, tmp_path):
+    path = tmp_path / "song.flac"
+    path.write_bytes(cut(bytes(piped((songs / "flac").read_bytes()))))
+    loaded = load_waveform(path)
+    assert 3.4 < loaded.end < 3.6  # 0.6 of its bytes
+    assert "ends at " in " ".join(loaded.warnings)
+
+
+def test_a_flac_that_tells_its_length_nowhere_is_refused(songs, tmp_path):
+    path = tmp_path / "song.flac"
+    path.write_bytes(piped((songs / "flac").read_bytes()) + bytes(2 * 1024**2))
+    assert "tells its length nowhere" in message(path)
+
+
+def test_only_a_frame_that_follows_another_tells_the_length_of_a_flac(songs, tmp_path):
+    path = tmp_path / "song.flac"
+    stream = (songs / "flac").read_bytes()
+    for end in (b"\xff\xf8\xc9", bytes.fromhex("fff8c91864f9")):  # a beginning; frame 100, whole
+        path.write_bytes(stream + end)
+        with open(path, "rb") as file:
+            assert flac.length(file) == SECONDS * 44_100
+
+
+@pytest.mark.parametrize("rate", [16_000, 44_100, 96_000, 12_345])
+@pytest.mark.parametrize("frames", [4_097, 100_000, 1_000_001])
+def test_the_length_of_a_flac_stands_in_its_last_frame(tmp_path, rate, frames):
+    path = tmp_path / "song.flac"
+    random = np.random.default_rng(0)
+    soundfile.write(path, random.integers(-9_000, 9_000, frames, np.int16), rate, format="FLAC")
+    with open(path, "rb") as file:
+        assert flac.length(file) == frames
+    path.write_bytes(flac.with_length(bytes(piped(path.read_bytes())), frames))
+    assert soundfile.info(path).frames == frames
+
+
+def test_an_mp3_whose_header_lies_does_not_stand_beyond_its_end(songs, tmp_path):
+    stream = bytearray((songs / "mp3").read_bytes())
+    at = stream.index(b"Xing") + 8
+    stream[at : at + 4] = (30).to_bytes(4, "big")  # frames; there are 231
+    path = tmp_path / "song.mp3"
+    path.write_bytes(stream[:2000] + bytes(8000) + stream[10_000:])
+    assert "damaged at " in message(path)
+
+
+def test_blocks_grow_again_behind_a_place_that_is_passed_after_all(songs, monkeypatch):
+    expected = whole(songs / "flac")
+    reads = []
+    read = soundfile.SoundFile.read
+
+    def stumbling(self, frames, **keywords):
+        reads.append(frames)
+        if len(reads) < 3:
+            raise soundfile.LibsndfileError(39)
+        return read(self, frames, **keywords)
+
+    monkeypatch.setattr(soundfile.SoundFile, "read", stumbling)
+    np.testing.assert_allclose(load_waveform(songs / "flac").samples, expected, rtol=0, atol=1e-6)
+    assert len(reads) < 20, reads
+
+
+def test_a_file_that_changes_while_it_is_read_is_an_error(songs, tmp_path, monkeypatch):
+    path = tmp_path / "song.flac"
+    path.write_bytes((songs / "flac").read_bytes())
+    opened = decoder.checked_decoder
+
+    def changing(file, name):
+        sound = opened(file, name)
+        path.write_bytes(b"something else")
+        return sound
+
+    monkeypatch.setattr(decoder, "checked_decoder", changing)
+    message(path)

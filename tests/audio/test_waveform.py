@@ -1,11 +1,14 @@
+import os
 import struct
+import subprocess
+import sys
 import time
 
 import numpy as np
 import pytest
 import soundfile
 
-from mufun_jax.audio import waveform
+from mufun_jax.audio import decoder, waveform
 from mufun_jax.audio.waveform import load_waveform
 from mufun_jax.config import SAMPLE_RATE
 from mufun_jax.errors import AudioError
@@ -42,7 +45,7 @@ def test_every_rate(write, rate, channels):
 
 
 def test_many_blocks_are_one_file(songs, monkeypatch):
-    monkeypatch.setattr(waveform, "BLOCK", 1_000)
+    monkeypatch.setattr(decoder, "BLOCK", 1_000)
     np.testing.assert_allclose(load_waveform(songs / "flac").samples, whole(songs / "flac"), rtol=0, atol=1e-6)
 
 
@@ -67,6 +70,12 @@ def test_mono_is_the_mean_of_eight_channels(write):
     loud = np.zeros((SAMPLE_RATE, 8), np.float32)
     loud[:, 3] = 0.8
     np.testing.assert_allclose(load_waveform(write(loud)).samples, 0.1, atol=1e-7)
+
+
+@pytest.mark.parametrize("channels", [1, 2, 5])
+def test_the_mean_of_the_channels_is_exactly_that(write, channels):
+    samples = music(1, SAMPLE_RATE, channels)
+    np.testing.assert_array_equal(load_waveform(write(samples)).samples, samples.mean(axis=1))
 
 
 def test_16_bit_samples_come_through_exactly(write):
@@ -143,7 +152,7 @@ def test_files_that_are_none(tmp_path):
         assert str(caught.value).isprintable()
 
 
-def test_undecodable_content(tmp_path):
+def test_an_m4a_is_refused_and_not_decoded_to_nothing(tmp_path):
     path = tmp_path / "song.mp3"
     path.write_bytes(b"\0\0\0\x20ftypM4A \0\0\0\0" + np.random.default_rng(0).bytes(3000))
     said = message(path)
@@ -181,7 +190,7 @@ def test_samples_that_overflow(write):
 
 def test_limits(write, monkeypatch):
     path = write(music(3, 48_000), 48_000)
-    monkeypatch.setattr(waveform, "FILE_LIMIT", 1000)
+    monkeypatch.setattr(decoder, "FILE_LIMIT", 1000)
     assert "more than the limit of 1000; cut it first" in message(path)
     monkeypatch.undo()
     monkeypatch.setattr(waveform, "DECODED_LIMIT", 2 * 3 * 48_000 - 1)
@@ -189,6 +198,9 @@ def test_limits(write, monkeypatch):
         path
     )
     assert load_waveform(path, longest=1).end == 1
+    low = write(music(3, 8_000), 8_000)
+    monkeypatch.setattr(waveform, "DECODED_LIMIT", 2 * 3 * SAMPLE_RATE - 1)
+    assert "decodes to at least 96000 bytes (24000 frames at 8000 Hz)" in message(low)
     monkeypatch.undo()
     assert "65 channels, more than the limit of 64" in message(write(np.zeros((2_000, 65)), subtype="PCM_16"))
 
@@ -202,7 +214,17 @@ def test_sample_rates_that_lie(write, rate, said):
     assert said in message(path)
 
 
-def test_a_flac_bomb_is_refused_before_it_is_decoded(write):
+def test_a_high_rate_does_not_get_around_the_limit(tmp_path, write):
+    path = write(np.zeros(1_000, np.int16), 1_000_000, "PCM_16")
+    size = 300 * 1024**2
+    header = bytearray(path.read_bytes()[:44])
+    header[40:44] = struct.pack("<I", size)
+    path.write_bytes(header)
+    os.truncate(path, 44 + size)  # takes no room on the disk
+    assert f"decodes to at least {size} bytes" in message(path)  # though it is 157 s
+
+
+def test_a_flac_whose_header_promises_too_much_is_refused_before_it_is_decoded(write):
     path = write(np.zeros(48_000 * 60, np.int16), 48_000, "PCM_16", "FLAC")
     stream = bytearray(path.read_bytes())
     stream[21] = stream[21] & 0xF0 | 1  # 2**32 samples and more
@@ -211,6 +233,32 @@ def test_a_flac_bomb_is_refused_before_it_is_decoded(write):
     assert "too long" in message(path)
     assert "more than the limit of 268435456" in message(path, max_seconds=1e9)
     assert time.monotonic() - began < 1
+
+
+@pytest.mark.parametrize("says_so", [True, False])
+def test_a_flac_bomb_is_refused_in_little_memory(write, says_so):
+    """A file of a megabyte that decodes to gigabytes, whether its header says so or not."""
+    path = write(np.zeros(0, np.int16), 48_000, "PCM_16", "FLAC")
+    with soundfile.SoundFile(path, "w", 48_000, 1, format="FLAC", subtype="PCM_16") as file:
+        for _ in range(140):
+            file.write(np.zeros(1_000_000, np.int16))
+    stream = bytearray(path.read_bytes())
+    assert len(stream) < 2e6
+    if not says_so:
+        stream[21] &= 0xF0
+        stream[22:26] = bytes(4)
+        path.write_bytes(stream)
+    program = (
+        "import resource, sys; from mufun_jax.audio.waveform import load_waveform\n"
+        "peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss\n"
+        "before = peak()\n"
+        "try: load_waveform(sys.argv[1])\n"
+        "except ValueError as error: print(peak() - before, error)"
+    )
+    child = subprocess.run([sys.executable, "-c", program, path], capture_output=True, text=True, check=True)
+    kilobytes, said = child.stdout.split(" ", 1)
+    assert said.startswith(f"{path}: decodes to at least ")
+    assert int(kilobytes) < 100_000
 
 
 # --- what is said --------------------------------------------------------------------------------------------------

@@ -1,15 +1,25 @@
+import collections
+import json
+from dataclasses import replace
+from pathlib import Path
+
 import numpy as np
 import pytest
 
-from data_pipelines import loader
 from data_pipelines.encode import Budget, ExampleEncoder
-from data_pipelines.loader import load_batches, mix_manifests
-from data_pipelines.manifest import Example, read_manifest
+from data_pipelines.loader import Place, Rows, count_steps, load_batches, open_stage
+from data_pipelines.manifest import Example
+from data_pipelines.prepared_set import PreparedSet
+from data_pipelines.record import Encoding, Record, encode_audio
+from data_pipelines.stage_data import measure_set, write_data_report
+from data_pipelines.tf_example import RecordError
 from mufun_jax.config import SAMPLE_RATE
-from mufun_jax.errors import AudioError, ConfigError, ManifestError
+from mufun_jax.errors import ConfigError, ManifestError
 from mufun_jax.text.conversation import Turn
 from mufun_jax.text.tokenizer import load_tokenizer
 from tests.train.tiny_run import tiny_run, write_tiny_corpus
+
+SONG = (8000 * np.sin(np.arange(5 * SAMPLE_RATE) / 20)).astype(np.int16)
 
 
 @pytest.fixture(scope="module")
@@ -28,18 +38,33 @@ def encoder_of(run, tokenizer, **changes):
     return ExampleEncoder(tokenizer, run.model.encoder, budget, "train", longest_audio=9.0)
 
 
-def ids(mixed, indices):
-    return [mixed[i].id for i in indices]
+def question(segment=None, text="<audio>\nHigh?", files=1):
+    paths = tuple(Path(f"song{n}.wav") for n in range(files))
+    return Example("one", paths, (segment,) * files, (Turn(text, "low"),))
 
 
-def question(path, segment=None, text="<audio>\nHigh?"):
-    return Example("one", (path,), (segment,), (Turn(text, "low"),), None)
+def record_of(*files, encoding: Encoding = "flac"):
+    return Record(tuple(encode_audio(file, encoding) for file in files), encoding, ())
 
 
-def test_an_example_is_its_audio_and_its_text(corpus, tokenizer):
+def batches_of(run, data, stage="align", **where):
+    return load_batches(run, run.stages[stage], data, **where)
+
+
+def same(ours, theirs):
+    for name in ("tokens", "samples", "audio_slot", "targets", "segment_ids"):
+        np.testing.assert_array_equal(getattr(ours, name), getattr(theirs, name))
+
+
+# --- one example ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("encoding", ["flac", "int16"])
+def test_an_example_is_its_audio_and_its_text(corpus, tokenizer, encoding):
     run = tiny_run(corpus)
-    encoded = encoder_of(run, tokenizer)(question(corpus / "songs0.wav", (1.0, 3.0)))
-    assert encoded.samples.shape == (2, SAMPLE_RATE)
+    encoder = encoder_of(run, tokenizer)
+    encoded = encoder.encode(question((1.0, 3.0)), record_of(SONG, encoding=encoding))
+    np.testing.assert_array_equal(encoded.samples, SONG[SAMPLE_RATE : 3 * SAMPLE_RATE].reshape(2, SAMPLE_RATE))
     assert (encoded.audio_slot >= 0).sum() == 2 * run.model.encoder.tokens_per_window
     assert encoded.dropped_windows == 0
     text = encoded.tokens[encoded.audio_slot < 0]
@@ -49,74 +74,179 @@ def test_an_example_is_its_audio_and_its_text(corpus, tokenizer):
     np.testing.assert_array_equal(encoded.tokens[encoded.target_index + 1], encoded.targets)
 
 
+def test_two_songs_are_heard_in_their_order(corpus, tokenizer):
+    encoder = encoder_of(tiny_run(corpus), tokenizer, windows=9)
+    both = encoder.encode(question((0.0, 1.0), "<audio><audio>Same?", files=2), record_of(SONG, SONG[::-1].copy()))
+    np.testing.assert_array_equal(both.samples[0], SONG[:SAMPLE_RATE])
+    np.testing.assert_array_equal(both.samples[1], SONG[::-1][:SAMPLE_RATE])
+
+
+@pytest.mark.parametrize("changes", [{}, {"windows": 3}, {"positions": 110}, {"windows": 9}])
+@pytest.mark.parametrize("segment", [None, (0.5, 2.75), (4.0, 99.0)])
+def test_what_is_measured_is_what_is_encoded(corpus, tokenizer, changes, segment):
+    encoder = encoder_of(tiny_run(corpus), tokenizer, **changes)
+    size = encoder.measure(question(segment), [len(SONG)])
+    encoded = encoder.encode(question(segment), record_of(SONG))
+    assert (size.positions, size.windows, size.targets) == tuple(
+        len(part) for part in (encoded.tokens, encoded.samples, encoded.targets)
+    )
+    assert size.dropped_windows == encoded.dropped_windows
+    assert 0 < size.seconds <= size.windows
+
+
 def test_too_much_audio_is_left_out_by_whole_windows_and_text_is_not(corpus, tokenizer):
     run = tiny_run(corpus)
     tokens = run.model.encoder.tokens_per_window
-    whole = encoder_of(run, tokenizer, windows=9)(question(corpus / "songs0.wav"))
+    whole = encoder_of(run, tokenizer, windows=9).encode(question(), record_of(SONG))
     assert (len(whole.samples), whole.dropped_windows) == (5, 0)
     for changes, kept in (({"windows": 3}, 3), ({"windows": 9, "positions": len(whole.tokens) - tokens - 1}, 3)):
-        short = encoder_of(run, tokenizer, **changes)(question(corpus / "songs0.wav"))
+        short = encoder_of(run, tokenizer, **changes).encode(question(), record_of(SONG))
         assert (len(short.samples), short.dropped_windows) == (kept, 5 - kept)
         np.testing.assert_array_equal(short.samples, whole.samples[:kept])
         np.testing.assert_array_equal(short.tokens[short.audio_slot < 0], whole.tokens[whole.audio_slot < 0])
         np.testing.assert_array_equal(short.targets, whole.targets)
     with pytest.raises(ManifestError, match=r"one: \d+ tokens of text and 1 windows of 10 tokens do not fit into 40"):
-        encoder_of(run, tokenizer, positions=40)(question(corpus / "songs0.wav"))
+        encoder_of(run, tokenizer, positions=40).measure(question(), [len(SONG)])
     with pytest.raises(ManifestError, match=r"one: \d+ target tokens, a row has 1"):
-        encoder_of(run, tokenizer, targets=1)(question(corpus / "songs0.wav"))
+        encoder_of(run, tokenizer, targets=1).measure(question(), [len(SONG)])
+    with pytest.raises(ManifestError, match=r"1 <audio> in its text, 1 files named, 2 there"):
+        encoder_of(run, tokenizer).measure(question(), [1, 1])
 
 
-def test_a_bad_file_stops_the_loader_and_is_named(corpus, tokenizer):
-    with pytest.raises(AudioError, match=r"absent\.wav"):
-        encoder_of(tiny_run(corpus), tokenizer)(question(corpus / "absent.wav"))
+# --- a stage -------------------------------------------------------------------------------------------------------
 
 
-def test_every_example_comes_once_an_epoch_in_a_new_order(corpus):
-    mixed = mix_manifests(corpus, {"notes": 1.0}, seed=3)
-    epochs = [ids(mixed, range(epoch * 12, epoch * 12 + 12)) for epoch in range(3)]
-    everything = {example.id for example in read_manifest(corpus / "notes.json")}
-    assert all(set(epoch) == everything for epoch in epochs)
-    assert epochs[0] != epochs[1] != epochs[2]
-    assert ids(mix_manifests(corpus, {"notes": 1.0}, seed=3), range(12)) == epochs[0]
-    assert ids(mix_manifests(corpus, {"notes": 1.0}, seed=4), range(12)) != epochs[0]
+def test_what_fits_no_row_is_left_out_counted_and_named(corpus, tokenizer, tmp_path):
+    run = replace(tiny_run(corpus, "max_bad_fraction=1.0"), data=str(corpus))
+    encoder = encoder_of(run, tokenizer)
+    prepared = PreparedSet(corpus, "songs")
+    measured = measure_set(prepared, encoder)
+    assert len(measured.places) == 4 and not measured.left_out
+    assert measured.dropped_windows == 4, "each song has five windows, a row four"
+    tight = measure_set(prepared, encoder_of(run, tokenizer, targets=1))
+    assert len(tight.places) == 0
+    assert [bad.where for bad in tight.left_out] == [f"songs, record {n} (songs{n})" for n in range(4)]
+    with pytest.raises(ManifestError, match=r"16 of 16 examples fit no row, more than max_bad_fraction 0.001: notes"):
+        tight_run = tiny_run(corpus, "stages.align.targets=1")
+        open_stage(tight_run, tight_run.stages["align"], tokenizer, 0)
+    data = open_stage(run, run.stages["align"], tokenizer, 0)
+    write_data_report(tmp_path / "data" / "align.json", data)
+    report = json.loads((tmp_path / "data" / "align.json").read_text())
+    assert report["songs"] == {
+        "examples": 4,
+        "hours": round(8 / 3600, 4),
+        "duplicates_left_out": 0,
+        "dropped_windows": 0,
+        "left_out": [],
+    }
 
 
-def test_weights_are_shares_of_examples(corpus):
-    mixed = mix_manifests(corpus, {"notes": 3.0, "songs": 1.0}, seed=0)
-    names = [name[:5] for name in ids(mixed, range(400))]
-    assert names.count("songs") == 100
+def test_a_missing_set_names_the_nearest(corpus):
+    with pytest.raises(ManifestError, match=r"no prepared set \(did you mean 'notes'\?\); there are: notes, songs"):
+        PreparedSet(corpus, "note")
+    with pytest.raises(ManifestError, match="no split 'test'; there are train"):
+        PreparedSet(corpus, "notes", "test")
 
 
-def test_processes_share_the_examples(corpus, tokenizer, monkeypatch):
-    heard: dict[int, list[str]] = {}  # by encoder: the first process's goes on reading ahead
-
-    class Recording(ExampleEncoder):
-        def __call__(self, example):
-            heard.setdefault(id(self), []).append(example.id)
-            return super().__call__(example)
-
-    monkeypatch.setattr(loader, "ExampleEncoder", Recording)
+def test_weights_are_shares_of_examples(corpus, tokenizer):
     run = tiny_run(corpus)
-    stage = run.stages["align"]
-    loaders = [load_batches(run, stage, tokenizer, 0, process=process, processes=2) for process in range(2)]
-    for batches in loaders:
-        assert next(batches)["batch"].tokens.shape == (1, 192)
-    parts = [read[:6] for read in heard.values()]
-    whole = ids(mix_manifests(corpus, stage.mixture, seed=0), range(12))
-    assert [one for pair in zip(*parts, strict=True) for one in pair] == whole
-    with pytest.raises(ConfigError, match="2 rows do not divide over 3 processes"):
-        load_batches(run, stage, tokenizer, 0, process=0, processes=3)
+    data = open_stage(run, run.stages["align"], tokenizer, 0)
+    assert collections.Counter(data.order[range(10_000)][:, 0].tolist()) == {0: 7500, 1: 2500}
 
 
-@pytest.mark.parametrize("taken", [0, 1, 7])
+def test_the_rows_of_all_processes_are_those_of_one(corpus, tokenizer):
+    run = tiny_run(corpus, "stages.align.rows=4")
+    data = open_stage(run, run.stages["align"], tokenizer, 0)
+    whole = batches_of(run, data)
+    parts = [batches_of(run, data, process=process, processes=2) for process in range(2)]
+    for _ in range(5):
+        expected = next(whole)["batch"]
+        shares = [next(part)["batch"] for part in parts]
+        assert shares[0].tokens.shape == (2, 192)
+        for name in ("tokens", "samples"):
+            joined = np.concatenate([getattr(share, name) for share in shares])
+            np.testing.assert_array_equal(joined, getattr(expected, name))
+    assert whole.get_state() == parts[0].get_state() == parts[1].get_state()
+    with pytest.raises(ConfigError, match="4 rows do not divide over 3 processes"):
+        batches_of(run, data, process=0, processes=3)
+
+
+@pytest.mark.parametrize("taken", [0, 1, 7, 150])
 def test_a_restored_loader_goes_on_with_the_very_next_batch(corpus, tokenizer, taken):
     run = tiny_run(corpus)
-    running = load_batches(run, run.stages["align"], tokenizer, 5)
+    data = open_stage(run, run.stages["align"], tokenizer, 5)
+    running = batches_of(run, data)
     for _ in range(taken):
         next(running)
-    restored = load_batches(run, run.stages["align"], tokenizer, 5)
-    restored.set_state(running.get_state())
-    for _ in range(5):
-        ours, theirs = next(running)["batch"], next(restored)["batch"]
-        np.testing.assert_array_equal(ours.tokens, theirs.tokens)
-        np.testing.assert_array_equal(ours.samples, theirs.samples)
+    state = json.loads(json.dumps(running.get_state()))
+    restored = batches_of(run, data)
+    next(restored)
+    restored.set_state(state)
+    for _ in range(4):
+        same(next(running)["batch"], next(restored)["batch"])
+    assert restored.get_state() == running.get_state()
+    assert len(json.dumps(state)) < 100, "the state is small"
+
+
+def test_a_run_goes_on_with_other_processes_and_workers_and_loses_nothing(corpus, tokenizer):
+    """An epoch begun by one process is finished by two with a worker each: every example came exactly once."""
+    run = tiny_run(corpus, "stages.align.steps=None", "stages.align.epochs=1", "stages.align.mixture={'notes': 1.0}")
+    stage = run.stages["align"]
+    data = open_stage(run, stage, tokenizer, 2)
+    steps = count_steps(stage, data)
+    begun = batches_of(run, data)
+    heard = [next(begun)["batch"] for _ in range(2)]
+    workers = replace(run, loader_workers=1)
+    parts = [batches_of(workers, data, process=process, processes=2) for process in range(2)]
+    for part in parts:
+        part.set_state(begun.get_state())
+    for _ in range(2, steps):
+        heard += [next(part)["batch"] for part in parts]
+    notes = collections.Counter(
+        row.samples[row.audio_slot[at].max() // 10].tobytes()
+        for batch in heard
+        for row in [
+            type(batch)(**{name: getattr(batch, name)[i] for name in vars(batch)}) for i in range(len(batch.tokens))
+        ]
+        for segment in range(1, row.segment_ids.max() + 1)
+        for at in [row.segment_ids == segment]
+    )
+    files = {PreparedSet(corpus, "notes").read(n).audio[0] for n in range(12)}
+    assert sum(notes.values()) == 12
+    assert len(notes) == len(files)
+
+
+def test_an_epoch_ends_with_empty_rows_and_its_steps_are_counted(corpus, tokenizer):
+    run = tiny_run(corpus, "stages.long.steps=None", "stages.long.epochs=3", "stages.long.rows=5", "mesh.data=1")
+    stage = run.stages["long"]
+    data = open_stage(run, stage, tokenizer, 0)
+    steps = count_steps(stage, data)
+    batches = batches_of(run, data, "long")
+    elements = [next(batches) for _ in range(steps)]
+    assert sum(int(element["examples"].sum()) for element in elements) == 3 * 4
+    assert len(Rows(data, Place()).take(10**6)) == 12
+    assert steps == 3, "a row holds one song; twelve songs are two batches of five and one of two"
+    assert (elements[-1]["examples"] == [1, 1, 0, 0, 0]).all()
+
+
+def test_a_damaged_shard_is_found_by_its_checksum_and_named(tmp_path):
+    corpus = write_tiny_corpus(tmp_path)
+    shard = PreparedSet(corpus, "notes").shards[0]
+    data = bytearray(shard.read_bytes())
+    data[data.index(b"fLaC") + 2000] ^= 1
+    shard.write_bytes(data)
+    prepared = PreparedSet(corpus, "notes")
+    failed = []
+    for record in range(12):
+        try:
+            prepared.read(record)
+        except RecordError as error:
+            failed.append(str(error))
+    assert failed
+    assert f"{shard}, record " in failed[0] and "damaged" in failed[0] and "--verify" in failed[0]
+    shard.write_bytes(data[:-70_000])
+    with pytest.raises(ManifestError, match=r"has \d+ bytes, not \d+; run `mufun prepare` again"):
+        PreparedSet(corpus, "notes")
+    shard.unlink()
+    with pytest.raises(ManifestError, match="is missing"):
+        PreparedSet(corpus, "notes")

@@ -117,7 +117,7 @@ def test_metrics_say_what_was_used_and_dropped(corpus, undisturbed):
 
 
 def test_errors_before_anything_is_trained(corpus, tmp_path):
-    with pytest.raises(ManifestError, match="no such manifest"):
+    with pytest.raises(ManifestError, match="nothing is no prepared set; there are: notes, songs"):
         train_curriculum(tiny_run(corpus, "stages.warmup.mixture={'nothing': 1.0}"), tmp_path / "a")
     with pytest.raises(ConfigError, match=r"tokenizer has 512 tokens, model.decoder.vocab_size is 100"):
         train_curriculum(tiny_run(corpus, "model.decoder.vocab_size=100"), tmp_path / "b")

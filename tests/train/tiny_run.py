@@ -6,6 +6,8 @@ from pathlib import Path
 import numpy as np
 import soundfile
 
+from data_pipelines.prepare import PrepareOptions, prepare
+from data_pipelines.source import manifest_source
 from mufun_jax.config import SAMPLE_RATE, RunConfig, load_run_config
 
 CONFIG = """
@@ -47,12 +49,11 @@ def tiny_run(corpus: Path, *settings: str) -> RunConfig:
 
 
 def write_tiny_corpus(folder: Path) -> Path:
-    """Tones of one second (`notes`) and of five (`songs`), with a question each."""
-    rng = np.random.default_rng(0)
+    """Tones of one second (`notes`) and of five (`songs`), with a question each: as manifests, and prepared."""
     for name, count, seconds in (("notes", 12, 1.0), ("songs", 4, 5.0)):
         entries = []
         for number in range(count):
-            pitch = 220 * 2 ** (rng.integers(0, 12) / 12)
+            pitch = 220 * 2 ** (number * 12 / count / 12)  # no two alike
             time = np.arange(int(seconds * SAMPLE_RATE)) / SAMPLE_RATE
             file = f"{name}{number}.wav"
             soundfile.write(folder / file, 0.5 * np.sin(2 * np.pi * pitch * time), SAMPLE_RATE)
@@ -60,4 +61,6 @@ def write_tiny_corpus(folder: Path) -> Path:
             conversations = [{"from": "human", "value": "<audio>\nHigh?"}, {"from": "gpt", "value": answer}]
             entries.append({"id": f"{name}{number}", "audio": file, "conversations": conversations})
         (folder / f"{name}.json").write_text(json.dumps(entries))
+    sources = [manifest_source(folder / f"{name}.json") for name in ("notes", "songs")]
+    prepare(sources, folder, PrepareOptions(workers=1))
     return folder
