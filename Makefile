@@ -1,6 +1,6 @@
 # make demo    render music, train, evaluate, ask: ten minutes on two cores, install included
 # make test    everything that proves it works: under twenty minutes
-# make bench   measures: conversion of a 10 GB checkpoint beside cp
+# make bench   measures: conversion of a 10 GB checkpoint beside cp; the data path beside the reference's
 # make setup   the virtual environment in .venv; does nothing when nothing changed
 
 PYTHON ?= python3
@@ -39,9 +39,10 @@ test: setup-test
 test-slow: setup-test
 	$(BIN)/pytest -m slow
 
-# Needs 35 GB of disk (in FOLDER, by default the system's for temporary files) and ten minutes.
+# Needs 35 GB of disk (in FOLDER, by default the system's for temporary files) and a quarter of an hour.
 bench: setup-test
 	$(BIN)/python -m tests.benchmarks.convert $(if $(FOLDER),--folder $(FOLDER))
+	$(BIN)/python -m tests.benchmarks.data $(if $(FOLDER),--folder $(FOLDER))
 
 clean:
 	rm -rf .venv runs build *.egg-info

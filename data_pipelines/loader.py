@@ -20,7 +20,7 @@ from data_pipelines.encode import Budget, ExampleEncoder
 from data_pipelines.pack import build_row, pack_rows
 from data_pipelines.stage_data import StageData, measure_stage
 from mufun_jax.config import RunConfig, StageConfig
-from mufun_jax.errors import ConfigError
+from mufun_jax.errors import ConfigError, UserError
 from mufun_jax.text.tokenizer import Tokenizer
 
 _BLOCK = 512  # examples packed together; more packs tighter
@@ -151,18 +151,35 @@ class Batches(Iterator[dict[str, Any]]):
         self._data, self._rows_a_batch, self._workers = data, rows, workers
         share = rows // processes
         self._part = slice(process * share, (process + 1) * share)
-        self.set_state(asdict(Place()))
+        self._go_to(Place())
 
     def __next__(self) -> dict[str, Any]:
-        element = next(self._elements)
+        try:
+            element = next(self._elements)
+        except RuntimeError as error:
+            if "orker process" not in str(error):
+                raise
+            raise UserError(
+                "a loader worker died (was memory short?); lower loader_workers and run again: it goes on from the "
+                "last checkpoint"
+            ) from None
         self._place = Place(*element.pop("next").tolist())
         return element
 
-    def get_state(self) -> dict[str, int]:
-        return asdict(self._place)
+    def get_state(self) -> dict[str, Any]:
+        return asdict(self._place) | {"data": self._data.digest}
 
-    def set_state(self, state: dict[str, int]) -> None:
-        self._place = Place(**state)
+    def set_state(self, state: dict[str, Any]) -> None:
+        """Raises ConfigError where the state is of other data: examples would be repeated and lost."""
+        if state["data"] != self._data.digest:
+            raise ConfigError(
+                "the sets of this stage, or the tokenizer, are not those of the checkpoint: go on with the same ones, "
+                "or begin in another --workdir"
+            )
+        self._go_to(Place(state["batch"], state["block"], state["row"]))
+
+    def _go_to(self, place: Place) -> None:
+        self._place = place
         plan = _BatchPlan(self._data, self._place, self._rows_a_batch, self._part)
         built = plan.map(_BuildBatch(self._data))
         options = grain.ReadOptions(num_threads=1, prefetch_buffer_size=_PREFETCHED_BATCHES)

@@ -1,7 +1,6 @@
 """Manifests: the original's JSON (or JSON lines) of conversations about audio files, read and checked."""
 
 import json
-import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -14,6 +13,8 @@ _FIELDS = ("id", "audio", "time", "conversations", "task")
 _LIST_LIMIT = 4 << 30  # bytes of a JSON list, which is read whole; JSON lines have no limit
 _LINE_LIMIT = 16 << 20  # bytes of one line
 _LONGEST_TIME = 1e7  # seconds
+_LONGEST_REASON = 1000  # characters that a report keeps of what is wrong with an entry
+_LONGEST_NAME = 255  # bytes of a file's name, on most file systems
 
 
 @dataclass(frozen=True)
@@ -50,7 +51,7 @@ def read_manifest(path: Path) -> list[Example]:
         ManifestError: names the file, the entry (or line) and what is wrong with it.
     """
     examples = []
-    for example in read_entries(path):
+    for _, example in read_entries(path):
         if isinstance(example, Rejected):
             raise ManifestError(str(example))
         examples.append(example)
@@ -59,8 +60,10 @@ def read_manifest(path: Path) -> list[Example]:
     return examples
 
 
-def read_entries(path: Path) -> Iterator[Example | Rejected]:
-    """The entries of a manifest one by one, what is wrong with a bad one in its place. A line is read at a time.
+def read_entries(path: Path) -> Iterator[tuple[str, Example | Rejected]]:
+    """The entries of a manifest one by one, each with where it stands; what is wrong with a bad one in its place.
+
+    A line is read at a time.
 
     Raises ManifestError where the file itself cannot be read.
     """
@@ -69,7 +72,7 @@ def read_entries(path: Path) -> Iterator[Example | Rejected]:
         raise ManifestError(f"{path}: no such manifest{nearest(path.name, siblings)}")
     root = path.parent.resolve()
     for where, entry in _lines(path) if path.suffix == ".jsonl" else _list(path):
-        yield entry if isinstance(entry, Rejected) else checked(entry, where, root)
+        yield where, entry if isinstance(entry, Rejected) else checked(entry, where, root)
 
 
 def checked(entry: Any, where: str, root: Path | None) -> Example | Rejected:
@@ -80,7 +83,7 @@ def checked(entry: Any, where: str, root: Path | None) -> Example | Rejected:
     try:
         return _example(entry, where, root)
     except _BadEntryError as error:
-        return Rejected(where, str(error))
+        return Rejected(where, _cut(str(error)))
 
 
 class _BadEntryError(ValueError):
@@ -119,7 +122,11 @@ def _parse(data: bytes, where: str) -> Any:
     try:
         return json.loads(data.decode("utf-8-sig"))
     except (ValueError, RecursionError) as error:
-        return Rejected(where, f"not JSON: {error}")
+        return Rejected(where, _cut(f"not JSON: {error}"))
+
+
+def _cut(reason: str) -> str:
+    return reason if len(reason) <= _LONGEST_REASON else f"{reason[:_LONGEST_REASON]} …"
 
 
 def _example(entry: Any, where: str, root: Path | None) -> Example:
@@ -158,11 +165,15 @@ def _audio_path(name: Any, root: Path | None) -> Path:
         raise _BadEntryError(f"audio must be a file name, not {name!r}")
     if "://" in name:
         raise _BadEntryError(f"audio {name!r} is a URL; download it and name the file")
-    if "\0" in _text(name) or len(name) > 4096:
+    if "\0" in _text(name) or any(len(part.encode()) > _LONGEST_NAME for part in name.split("/")) or len(name) > 4000:
         raise _BadEntryError(f"audio {name[:80]!r} is no file name")
     if root is None:
         return Path(name)
-    if PurePosixPath(name).is_absolute() or not (root / name).resolve().is_relative_to(root):
+    try:
+        inside = not PurePosixPath(name).is_absolute() and (root / name).resolve().is_relative_to(root)
+    except (OSError, RuntimeError):  # links in a circle
+        raise _BadEntryError(f"audio {name!r} cannot be followed; put the file itself there") from None
+    if not inside:
         raise _BadEntryError(f"audio {name!r} lies outside the manifest's folder; move it there")
     return root / name
 
@@ -173,7 +184,7 @@ def _segment(time: Any) -> tuple[float, float] | None:
     numbers = isinstance(time, list) and all(isinstance(t, int | float) and not isinstance(t, bool) for t in time)
     if not numbers or len(time) != 2 or not 0 <= time[0] < time[1] or time[0] > _LONGEST_TIME:
         raise _BadEntryError(f"time must be [start, end] in seconds with 0 <= start < end, not {time!r}")
-    if not math.isfinite(time[1]) or time[1] > _LONGEST_TIME:
+    if time[1] > _LONGEST_TIME:
         raise _BadEntryError(f"time ends after {_LONGEST_TIME:g} s: {time!r}")
     return float(time[0]), float(time[1])
 

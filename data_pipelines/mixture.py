@@ -14,6 +14,7 @@ from jaxtyping import Int64
 from mufun_jax.errors import ConfigError
 
 WeighBy = Literal["examples", "seconds", "size"]
+_LARGEST_WEIGHT = 1e6
 _CYCLE = 10_000  # draws in which every set has its share, to the draw
 
 
@@ -32,7 +33,8 @@ def shares(
             raise ConfigError("weigh_by 'seconds' needs audio in every set; a set of text has none: weigh by examples")
         scaled = [weight / mean for weight, mean in zip(weights, seconds, strict=True)]
     elif weigh_by == "size":
-        scaled = [weight * count ** (1 / temperature) for weight, count in zip(weights, examples, strict=True)]
+        most = max(examples)
+        scaled = [weight * (count / most) ** (1 / temperature) for weight, count in zip(weights, examples, strict=True)]
     else:
         scaled = list(weights)
     return [one / sum(scaled) for one in scaled]
@@ -70,25 +72,31 @@ class Epochs:
     """
 
     def __init__(self, examples: Sequence[int], weights: Sequence[float], epochs: int, seed: int):
+        """Raises ConfigError where a set is not drawn from at all."""
         self._examples = np.array(examples)
-        self._draws = np.array([round(weight * count) for weight, count in zip(weights, examples, strict=True)])
-        self._starts = np.cumsum([0, *self._draws])
         self._seed = seed
-        self._epochs = epochs
-        if not self._draws.sum():
-            raise ConfigError(f"the weights {list(weights)} of sets of {list(examples)} examples draw no example")
+        # Draws of each set before each epoch: whole numbers nearest below, so that what an epoch lacks the next has.
+        passes = np.arange(epochs + 1)[:, None] * np.array(weights)[None]
+        self._before = np.floor(passes * self._examples[None] + 1e-9).astype(np.int64)
+        if not self._before[-1].all():
+            raise ConfigError(
+                f"{epochs} epochs of sets of {list(examples)} examples by weights {list(weights)}: a set is "
+                "never drawn from; raise its weight, or leave it out"
+            )
+        self._starts = np.pad(np.cumsum(np.diff(self._before, axis=0), axis=1), ((0, 0), (1, 0)))
+        self._epoch_starts = self._before.sum(axis=1)
 
     def __len__(self) -> int:
-        return self._epochs * int(self._starts[-1])
+        return int(self._epoch_starts[-1])
 
     def __getitem__(self, numbers: range) -> Int64[np.ndarray, "n 2"]:
         """Set and example of each draw of a range of numbers; numbers beyond the end are left out."""
         number = np.arange(numbers.start, min(numbers.stop, len(self)))
-        length = int(self._starts[-1])
-        epoch, place = np.divmod(number, length)
-        shuffled = _shuffled(place, np.full_like(place, length), epoch, np.full_like(place, self._seed))
-        chosen = np.searchsorted(self._starts, shuffled, side="right") - 1
-        turns = epoch * self._draws[chosen] + shuffled - self._starts[chosen]
+        epoch = np.searchsorted(self._epoch_starts, number, side="right") - 1
+        place, length = number - self._epoch_starts[epoch], self._starts[epoch, -1]
+        shuffled = _shuffled(place, length, epoch, np.full_like(place, self._seed))
+        chosen = (self._starts[epoch] <= shuffled[:, None]).sum(axis=1) - 1
+        turns = self._before[epoch, chosen] + shuffled - self._starts[epoch, chosen]
         return _examples_of(chosen, turns, self._examples, self._seed + 1)
 
 
@@ -106,9 +114,17 @@ def make_order(
     for name, count in zip(weights, examples, strict=True):
         if not count:
             raise ConfigError(f"mixture: {name!r} has no example that fits a row")
+        if not weights[name] <= _LARGEST_WEIGHT:
+            raise ConfigError(f"mixture: the weight {weights[name]:g} of {name!r} is more than {_LARGEST_WEIGHT:g}")
     if epochs is not None:
         return Epochs(examples, list(weights.values()), epochs, seed)
-    return Mixture(examples, shares(list(weights.values()), examples, seconds, weigh_by, temperature), seed)
+    share = shares(list(weights.values()), examples, seconds, weigh_by, temperature)
+    for name, one in zip(weights, share, strict=True):
+        if one * _CYCLE < 1:
+            raise ConfigError(
+                f"mixture: {name!r} would be {one:.2g} of what is drawn; at least 1 of {_CYCLE} can be had"
+            )
+    return Mixture(examples, share, seed)
 
 
 def _examples_of(
@@ -134,7 +150,7 @@ def _shuffled(
     return shuffled
 
 
-@lru_cache(maxsize=32)
+@lru_cache(maxsize=128)
 def _permutation(length: int, seed: int, epoch: int) -> Int64[np.ndarray, " length"]:
     """Drawn from the generator's own bits, which numpy promises not to change from version to version."""
     bits = np.random.Philox(np.random.SeedSequence([seed, epoch])).random_raw(length)

@@ -4,16 +4,19 @@ DIR/gtzan/1.0.0/   gtzan-train.array_record-00000-of-00004, its index and summar
                    report.json, and dataset_info.json and features.json, with which tensorflow_datasets reads it
 """
 
+import hashlib
 import json
 import shutil
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, get_args
 
 from etils import epath
+from filelock import FileLock, Timeout
 
 from data_pipelines.manifest import Example, Rejected, read_entries
 from data_pipelines.record import TFDS_FEATURES, content_hash
@@ -49,6 +52,12 @@ class PrepareOptions:
     workers: int = 2
     beam_options: tuple[str, ...] = ()
     evaluation: tuple[Path, ...] = ()  # manifests whose audio must not be in a training shard
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.max_bad_fraction <= 1:
+            raise UserError(f"--max-bad-fraction {self.max_bad_fraction:g}: give a fraction from 0 to 1")
+        if not 0 < self.shard.longest < float("inf"):
+            raise UserError(f"--longest {self.shard.longest:g}: give seconds, more than 0")
 
 
 @dataclass
@@ -88,9 +97,25 @@ def prepare(
     for name in names:
         if names.count(name) > 1:
             raise ManifestError(f"two sources are called {name!r}; a set is named after its source: rename one")
-    planned = [_plan(source, out, options) for source in sources]
+    if not str(out):
+        raise UserError("--out is empty: name the folder for the prepared sets")
+    with _locked(str(out)):
+        return _prepare(sources, epath.Path(out), options, write_shards, progress)
+
+
+def _prepare(
+    sources: Sequence[Source],
+    out: epath.Path,
+    options: PrepareOptions,
+    write_shards: Any,
+    progress: Callable[..., None],
+) -> dict[str, dict[str, Any]]:
+    planned = [_plan(source, out, options) for source in sources]  # nothing is touched before all of them are read
     shards = [shard for each in planned for split in each.shards.values() for shard in split]
-    known = frozenset(_hashes_of(options.evaluation)) | frozenset(_evaluation_hashes(epath.Path(out), names))
+    named = frozenset(_hashes_of(options))
+    known = named | frozenset(_evaluation_hashes(out, [source.name for source in sources]))
+    for each in planned:
+        _remove_leavings(each)
     write_shards(
         [shard for shard in shards if shard.split in EVALUATION_SPLITS],
         [shard for shard in shards if shard.split not in EVALUATION_SPLITS],
@@ -101,11 +126,25 @@ def prepare(
         progress=progress,
     )
     reports = {each.source.name: _finish(each, options) for each in planned}
-    _check_leaks(epath.Path(out), frozenset(_hashes_of(options.evaluation)))
+    _check_leaks(out, named)
     return reports
 
 
-def _plan(source: Source, out: str | Path, options: PrepareOptions) -> _PlannedSet:
+@contextmanager
+def _locked(out: str) -> Iterator[None]:
+    """One `mufun prepare` at a time in a folder of this machine."""
+    if "://" in out:
+        yield
+        return
+    Path(out).mkdir(parents=True, exist_ok=True)
+    try:
+        with FileLock(Path(out) / ".mufun-prepare.lock", timeout=0):
+            yield
+    except Timeout:
+        raise UserError(f"{out}: another `mufun prepare` is writing here; wait for it, or give another --out") from None
+
+
+def _plan(source: Source, out: epath.Path, options: PrepareOptions) -> _PlannedSet:
     planned = _PlannedSet(source)
     examples: dict[Split, list[tuple[str, Example]]] = {}
     for split, where, example in source.entries():
@@ -119,13 +158,25 @@ def _plan(source: Source, out: str | Path, options: PrepareOptions) -> _PlannedS
     if not planned.examples:
         raise ManifestError(f"{source.name}: {source.root} holds no example")
     _check_bad(planned, planned.rejected, options)
-    folder = epath.Path(out) / source.name / VERSION
-    _remove_leavings(folder)
+    folder = out / source.name / VERSION
+    _check_origin(folder, source)
     for split in get_args(Split):
         if split in examples:
             records = plan_records(examples[split], source.root)
             planned.shards[split] = plan_shards(records, str(folder), source.name, split, options.shard_bytes)
     return planned
+
+
+def _check_origin(folder: epath.Path, source: Source) -> None:
+    """A set is only replaced by one from the same place: two manifests may have the same name."""
+    try:
+        root = json.loads((folder / "report.json").read_text())["root"]
+    except (FileNotFoundError, ValueError, KeyError, TypeError):
+        return
+    if root != str(source.root):
+        raise ManifestError(
+            f"{folder.parent} was prepared from {root}, not from {source.root}: give another --out, or remove it"
+        )
 
 
 def _check_bad(planned: _PlannedSet, rejected: Sequence[Rejected], options: PrepareOptions) -> None:
@@ -153,6 +204,7 @@ def _finish(planned: _PlannedSet, options: PrepareOptions) -> dict[str, Any]:
     report = {
         "format": FORMAT,
         "name": planned.source.name,
+        "root": str(planned.source.root),
         "licence": planned.source.licence,
         "seed": options.seed,
         "hours": round(sum(split["hours"] for split in splits.values()), 4),
@@ -190,24 +242,17 @@ def _split_report(shards: Sequence[PlannedShard], summaries: Sequence[ShardSumma
 
 def _duplicates(shards: Sequence[PlannedShard]) -> list[dict[str, Any]]:
     """Records whose audio an earlier record has, by content; one that also asks the same is left out of training."""
-    first: dict[tuple[str, ...], tuple[int, dict[str, Any]]] = {}
+    first: dict[str, tuple[int, Any, set[str]]] = {}  # by content: number, file, and all that was told of it
     found = []
     for number, line in enumerate(_index_lines(shards)):
-        audio = tuple(line["sha256"])
-        if not audio:
+        if not line["sha256"]:
             continue
-        if audio not in first:
-            first[audio] = number, line
-            continue
-        earlier, earlier_line = first[audio]
-        found.append(
-            {
-                "record": number,
-                "of": earlier,
-                "audio": [_audio_of(line), _audio_of(earlier_line)],
-                "left_out": _asked(line) == _asked(earlier_line),
-            }
-        )
+        told = hashlib.sha256("\n".join(_asked(line)).encode()).hexdigest()
+        earlier, name, known = first.setdefault("".join(line["sha256"]), (number, _audio_of(line), set()))
+        if earlier != number:
+            audio = [_audio_of(line), name]
+            found.append({"record": number, "of": earlier, "audio": audio, "left_out": told in known})
+        known.add(told)
     return found
 
 
@@ -236,41 +281,39 @@ def _list(task: Any, answers: int) -> list[str]:
     return task if isinstance(task, list) else [task] * answers
 
 
-def _hashes_of(manifests: Sequence[Path]) -> Iterator[str]:
-    """Content hashes of all audio that manifests name. A file that cannot be read raises AudioError."""
+def _hashes_of(options: PrepareOptions) -> Iterator[str]:
+    """Content hashes of all audio of evaluation manifests. A file that cannot be read raises AudioError."""
     files = {}
-    for manifest in manifests:
-        for example in read_entries(manifest):
+    for manifest in options.evaluation:
+        for _, example in read_entries(manifest):
             if isinstance(example, Rejected):
                 raise ManifestError(f"--evaluation {example}")
             files |= dict.fromkeys(example.audio)
     for file in files:
-        yield content_hash(to_int16(load_waveform(file, max_seconds=ShardOptions().longest).samples))
+        yield content_hash(to_int16(load_waveform(file, max_seconds=options.shard.longest).samples))
 
 
 def _evaluation_hashes(out: epath.Path, but: Sequence[str]) -> Iterator[str]:
-    """Content hashes of the evaluation splits of all sets in a folder, but of some sets."""
-    for folder in _sets_in(out):
-        if folder.parent.name not in but:
-            for split in EVALUATION_SPLITS:
-                for index in sorted(folder.glob(f"*-{split}.index-*.jsonl")):
-                    yield from read_hashes(index)
+    """Content hashes of the evaluation splits of all sets in a folder, finished or not, but of some sets."""
+    for split in EVALUATION_SPLITS:
+        for index in sorted(out.glob(f"*/{VERSION}/*-{split}.index-*.jsonl")):
+            if index.parent.parent.name not in but:
+                yield from read_hashes(index)
 
 
 def _check_leaks(out: epath.Path, more: frozenset[str]) -> None:
-    """Raises ManifestError where a training shard in a folder holds audio of an evaluation set, of any set there."""
+    """Raises ManifestError where a training shard in a folder holds audio of an evaluation set, of any set there.
+
+    That set is incomplete from then on: nothing trains on it.
+    """
     evaluation = frozenset(_evaluation_hashes(out, ())) | more
-    for folder in _sets_in(out):
-        for index in sorted(folder.glob("*-train.index-*.jsonl")):
-            if not evaluation.isdisjoint(read_hashes(index)):
-                raise ManifestError(
-                    f"{index}: audio of an evaluation set is in this training shard; prepare "
-                    f"{folder.parent.name!r} again, which leaves it out"
-                )
-
-
-def _sets_in(out: epath.Path) -> list[epath.Path]:
-    return sorted(info.parent for info in out.glob(f"*/{VERSION}/dataset_info.json"))
+    for index in sorted(out.glob(f"*/{VERSION}/*-train.index-*.jsonl")):
+        if not evaluation.isdisjoint(read_hashes(index)):
+            (index.parent / "dataset_info.json").unlink(missing_ok=True)
+            raise ManifestError(
+                f"{index}: audio of an evaluation set is in this training shard; prepare "
+                f"{index.parent.parent.name!r} again, which leaves it out"
+            )
 
 
 def _summary_of(shard: PlannedShard) -> ShardSummary:
@@ -280,10 +323,10 @@ def _summary_of(shard: PlannedShard) -> ShardSummary:
     return summary
 
 
-def _remove_leavings(folder: epath.Path) -> None:
+def _remove_leavings(planned: _PlannedSet) -> None:
     """What a killed run left half done; a set that is being prepared is not complete before its end."""
-    (folder / "dataset_info.json").unlink(missing_ok=True)
-    for leaving in folder.glob(".*"):
+    (planned.folder / "dataset_info.json").unlink(missing_ok=True)
+    for leaving in planned.folder.glob(f".{planned.source.name}-*"):
         leaving.unlink() if leaving.is_file() else shutil.rmtree(leaving)
 
 

@@ -4,15 +4,18 @@ import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import grain
+from pydantic import Field, NonNegativeInt, TypeAdapter, ValidationError
 
 from data_pipelines.record import Record
+from data_pipelines.shard import sha256_of
 from data_pipelines.tf_example import RecordError
 from mufun_jax.errors import ManifestError, nearest
 
 _VERSION = "1.0.0"
+MEND = "run `mufun prepare` again, which mends it"
 
 
 @dataclass(frozen=True)
@@ -22,6 +25,34 @@ class IndexLine:
     record: int
     samples: tuple[int, ...]
     examples: tuple[dict[str, Any], ...]
+
+
+@dataclass(frozen=True)
+class _Shard:
+    file: Annotated[str, Field(pattern=r"^[\w.-]+$")]  # a name in the set's folder, and no path
+    records: NonNegativeInt
+    bytes: NonNegativeInt
+    sha256: str
+    index_sha256: str
+
+
+@dataclass(frozen=True)
+class _Duplicate:
+    record: NonNegativeInt
+    left_out: bool
+
+
+@dataclass(frozen=True)
+class _Split:
+    """What is read of a split's report."""
+
+    shards: Annotated[list[_Shard], Field(min_length=1)]
+    duplicates: list[_Duplicate]
+
+
+@dataclass(frozen=True)
+class _Report:
+    splits: dict[str, _Split]
 
 
 class PreparedSet:
@@ -37,18 +68,17 @@ class PreparedSet:
             raise ManifestError(
                 f"{folder / name} {unfinished}{nearest(name, there)}; there are: {', '.join(there) or 'none'}"
             )
-        report = json.loads((self._folder / "report.json").read_text(encoding="utf-8"))
-        if split not in report["splits"]:
-            raise ManifestError(f"{self._folder}: no split {split!r}; there are {', '.join(report['splits'])}")
-        content = report["splits"][split]
-        self.duplicates = frozenset(d["record"] for d in content["duplicates"] if d["left_out"])
-        self.shards = [self._folder / shard["file"] for shard in content["shards"]]
-        self._records = [int(shard["records"]) for shard in content["shards"]]
-        for path, shard in zip(self.shards, content["shards"], strict=True):
+        content = _read_report(self._folder / "report.json", split)
+        self.duplicates = frozenset(duplicate.record for duplicate in content.duplicates if duplicate.left_out)
+        self.shards = [self._folder / shard.file for shard in content.shards]
+        self._records = [shard.records for shard in content.shards]
+        self.hashes = [shard.sha256 for shard in content.shards]
+        self._index_hashes = [shard.index_sha256 for shard in content.shards]
+        for path, shard in zip(self.shards, content.shards, strict=True):
             size = path.stat().st_size if path.is_file() else None
-            if size != shard["bytes"]:
-                found = "is missing" if size is None else f"has {size} bytes, not {shard['bytes']}"
-                raise ManifestError(f"{path}: {found}; run `mufun prepare` again, which mends it")
+            if size != shard.bytes:
+                found = "is missing" if size is None else f"has {size} bytes, not {shard.bytes}"
+                raise ManifestError(f"{path}: {found}; {MEND}")
         self._source = grain.sources.ArrayRecordDataSource([str(path) for path in self.shards])
 
     @property
@@ -56,18 +86,21 @@ class PreparedSet:
         return sum(self._records)
 
     def index(self) -> Iterator[IndexLine]:
-        """Every record but those that say what an earlier one says about the same audio."""
+        """Every record but those that say what an earlier one says about the same audio.
+
+        Raises ManifestError where an index is not as it was written.
+        """
         number = 0
-        for path in self.shards:
+        for path, records, written in zip(self.shards, self._records, self._index_hashes, strict=True):
             index = path.with_name(path.name.replace(".array_record-", ".index-") + ".jsonl")
+            if not index.is_file() or sha256_of(index) != written:
+                raise ManifestError(f"{index}: missing or damaged; {MEND}")
             with index.open(encoding="utf-8") as lines:
-                for line in lines:
+                for place, line in enumerate(lines):
                     values = json.loads(line)
-                    if number not in self.duplicates:
-                        yield IndexLine(number, tuple(values["samples"]), tuple(values["examples"]))
-                    number += 1
-        if number != self.records:
-            raise ManifestError(f"{self._folder}: the index has {number} records, the shards {self.records}")
+                    if number + place not in self.duplicates:
+                        yield IndexLine(number + place, tuple(values["samples"]), tuple(values["examples"]))
+            number += records
 
     def read(self, record: int) -> Record:
         """A record by its number. Raises RecordError, with shard and record, where the bytes are damaged."""
@@ -82,3 +115,14 @@ class PreparedSet:
             raise RecordError(
                 f"{self.shards[shard]}, record {number}: damaged ({first_line}); `mufun prepare --verify` mends it"
             ) from None
+
+
+def _read_report(file: Path, split: str) -> _Split:
+    try:
+        splits = TypeAdapter(_Report).validate_json(file.read_bytes()).splits
+    except (OSError, ValidationError) as error:
+        reason = str(error).splitlines()[0]
+        raise ManifestError(f"{file}: missing or damaged ({reason}); {MEND}") from None
+    if split not in splits:
+        raise ManifestError(f"{file}: no split {split!r}; there are {', '.join(splits)}")
+    return splits[split]

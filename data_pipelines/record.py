@@ -66,7 +66,7 @@ class Record:
             if name not in get_args(Encoding):
                 raise ValueError(f"unknown encoding {name!r}")
             return cls(tuple(features.get("audio", ())), cast(Encoding, name), tuple(json.loads(examples)))
-        except (KeyError, ValueError) as error:
+        except (KeyError, ValueError, TypeError) as error:
             raise RecordError(f"a record is not one of a prepared set: {error}") from None
 
 
@@ -82,10 +82,12 @@ def encode_audio(samples: Int16[np.ndarray, " samples"], encoding: Encoding) -> 
 def decode_audio(data: bytes, encoding: Encoding, start: int, stop: int) -> Int16[np.ndarray, " samples"]:
     """Samples `start` to `stop` of a record's audio. Raises RecordError where there are not so many."""
     if encoding == "int16":
-        samples = np.frombuffer(data, _INT16)[start:stop]
+        samples = np.frombuffer(data, _INT16, count=len(data) // _INT16.itemsize)[start:stop]
     else:
         try:
             with soundfile.SoundFile(io.BytesIO(data)) as file:
+                if (file.channels, file.samplerate) != (1, SAMPLE_RATE):
+                    raise RecordError(f"a record's FLAC has {file.channels} channels at {file.samplerate} Hz")
                 file.seek(start)
                 samples = file.read(stop - start, dtype="int16")
         except soundfile.LibsndfileError as error:

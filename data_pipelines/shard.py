@@ -20,6 +20,7 @@ import numpy as np
 from array_record.python.array_record_module import ArrayRecordWriter
 from etils import epath
 from jaxtyping import Int16
+from pydantic import TypeAdapter, ValidationError
 
 from data_pipelines.manifest import Example, Rejected
 from data_pipelines.record import Encoding, Record, content_hash, encode_audio
@@ -106,6 +107,9 @@ class ShardSummary:
     labels: dict[str, dict[str, int]] = field(default_factory=dict)
 
 
+_SUMMARY = TypeAdapter(ShardSummary)
+
+
 def write_shard(plan: PlannedShard, options: ShardOptions, evaluation: frozenset[str]) -> ShardSummary:
     """Writes a shard, unless it is there already as it would be written.
 
@@ -117,6 +121,8 @@ def write_shard(plan: PlannedShard, options: ShardOptions, evaluation: frozenset
     fingerprint = plan.fingerprint(options)
     finished = read_summary(plan.file("summary", ".json"))
     if finished is not None and finished.plan == fingerprint and _is_intact(plan, finished, evaluation, options):
+        if options.strict and finished.rejected:
+            raise ManifestError("{where}: {reason}".format(**finished.rejected[0]))
         return finished
     plan.file("summary", ".json").unlink(missing_ok=True)
     summary = ShardSummary(fingerprint)
@@ -153,8 +159,8 @@ def write_shard(plan: PlannedShard, options: ShardOptions, evaluation: frozenset
 def read_summary(file: epath.Path) -> ShardSummary | None:
     """The summary in a file, or None where there is no readable one: then the shard is not finished."""
     try:
-        return ShardSummary(**json.loads(file.read_text()))
-    except (FileNotFoundError, ValueError, TypeError):
+        return _SUMMARY.validate_json(file.read_bytes())
+    except (FileNotFoundError, ValidationError):
         return None
 
 
@@ -162,7 +168,10 @@ def read_hashes(index: epath.Path) -> Iterator[str]:
     """The content hashes in a shard's index."""
     with index.open("r") as lines:
         for line in lines:
-            yield from json.loads(line)["sha256"]
+            try:
+                yield from json.loads(line)["sha256"]
+            except (ValueError, KeyError, TypeError):
+                raise ManifestError(f"{index}: damaged; remove its set, or prepare it again with --verify") from None
 
 
 def to_entry(example: Example, names: tuple[str, ...]) -> dict[str, Any]:
@@ -273,8 +282,9 @@ def _is_intact(plan: PlannedShard, finished: ShardSummary, evaluation: frozenset
         return False
     if options.verify and sha256_of(shard) != finished.shard_sha256:
         return False
-    with index.open("r") as lines:
-        return not any(evaluation.intersection(json.loads(line)["sha256"]) for line in lines)
+    if not all(leak["sha256"] in evaluation for leak in finished.leaked):
+        return False  # what was an evaluation's is no longer
+    return evaluation.isdisjoint(read_hashes(index))
 
 
 def _identity(path: Path) -> list[Any]:

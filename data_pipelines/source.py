@@ -56,8 +56,7 @@ def manifest_source(path: Path, split: Split = "train", licence: str = "not stat
         raise ManifestError(f"{path}: a data set is named after its manifest; let its name begin with a letter")
 
     def entries() -> Entries:
-        for number, example in enumerate(read_entries(path), 1):
-            where = example.where if isinstance(example, Rejected) else f"{path}, entry {number} ({example.id[:80]})"
+        for where, example in read_entries(path):
             yield split, where, example
 
     return Source(name, path.parent.resolve(), licence, entries)

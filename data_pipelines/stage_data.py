@@ -1,8 +1,10 @@
 """The examples of a stage: the prepared sets of its mixture, every example measured, what fits no row left out."""
 
+import hashlib
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +13,8 @@ from jaxtyping import Float32, Int32
 from data_pipelines.encode import EncodedExample, ExampleEncoder
 from data_pipelines.manifest import Rejected, checked
 from data_pipelines.mixture import Epochs, Mixture, make_order
-from data_pipelines.prepared_set import IndexLine, PreparedSet
+from data_pipelines.prepared_set import MEND, IndexLine, PreparedSet
+from data_pipelines.tf_example import RecordError
 from mufun_jax.config import RunConfig, StageConfig
 from mufun_jax.errors import ManifestError
 
@@ -34,10 +37,16 @@ class MeasuredSet:
         record_number, which = self.places[number].tolist()
         record = self.prepared.read(record_number)
         where = f"{self.prepared.name}, record {record_number}"
+        if which >= len(record.examples):
+            raise RecordError(f"{where}: {len(record.examples)} examples, fewer than the index says; {MEND}")
         example = checked(record.examples[which], where, None)
         if isinstance(example, Rejected):
-            raise ManifestError(str(example))
-        return encoder.encode(example, record)
+            raise RecordError(f"{example}; {MEND}")
+        encoded = encoder.encode(example, record)
+        size = (len(encoded.tokens), len(encoded.samples), len(encoded.targets))
+        if size != tuple(self.sizes[number].tolist()):
+            raise RecordError(f"{where}: is not what the index says of it; {MEND}")
+        return encoded
 
 
 @dataclass(frozen=True)
@@ -47,6 +56,15 @@ class StageData:
     sets: tuple[MeasuredSet, ...]
     order: Mixture | Epochs
     encoder: ExampleEncoder
+
+    @cached_property
+    def digest(self) -> str:
+        """Changes where the sets, or what is made of them, do: a run cannot go on then."""
+        found = hashlib.sha256()
+        for measured in self.sets:
+            found.update("".join(measured.prepared.hashes).encode())
+            found.update(measured.places.tobytes() + measured.sizes.tobytes())
+        return found.hexdigest()[:16]
 
     @property
     def left_out(self) -> list[Rejected]:

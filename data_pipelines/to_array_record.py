@@ -6,6 +6,8 @@
 No order among shards matters and each is written by one worker alone, so the number of workers changes nothing.
 """
 
+import contextlib
+import io
 import os
 import re
 import shlex
@@ -28,7 +30,7 @@ from mufun_jax.errors import ManifestError, UserError, nearest
 Advance = Callable[..., None]
 _POLL_SECONDS = 0.5
 _PLAN = TypeAdapter(PlannedShard)
-_STRICT = re.compile(r"ManifestError: (.*?)(?: \[while running [^\]]*\])?$", re.MULTILINE)
+_ERROR_LINE = re.compile(r"^(?:[\w.]*\.)?(\w*(?:Error|Exception)): (.*?)(?: \[while running [^\]]*\])?$", re.MULTILINE)
 
 
 def write_shards(
@@ -51,7 +53,7 @@ def write_shards(
         ManifestError: with `options.strict`, at the first bad example; UserError: an option that Beam does not have.
     """
     plans = [_save(plan) for plan in (*evaluation, *training)]
-    pipeline = beam.Pipeline(_runner(workers, beam_options), _pipeline_options(workers, beam_options))
+    pipeline = _pipeline(workers, beam_options)
     first, rest = plans[: len(evaluation)], plans[len(evaluation) :]
     hashes = (
         pipeline
@@ -69,11 +71,8 @@ def write_shards(
     with _polled([*evaluation, *training], progress):
         try:
             pipeline.run().wait_until_finish()
-        except (RuntimeError, ManifestError) as error:  # of another process, or of this one: with Beam's words behind
-            found = _STRICT.findall(f"{type(error).__name__}: {error}")
-            if not found:
-                raise
-            raise ManifestError(f"{found[-1]} (--strict: it stops at the first)") from None
+        except Exception as error:  # of any worker, any runner
+            raise _in_one_line(error, options.strict) from error
     for plan in plans:
         epath.Path(plan).unlink()
 
@@ -93,6 +92,14 @@ def _save(plan: PlannedShard) -> str:
     return str(file)
 
 
+def _pipeline(workers: int, beam_options: Sequence[str]) -> beam.Pipeline:
+    options = _pipeline_options(workers, beam_options)
+    try:
+        return beam.Pipeline(_runner(workers, beam_options), options)
+    except (ValueError, ImportError) as error:
+        raise UserError(f"--beam {' '.join(beam_options)}: {str(error).splitlines()[0]}") from None
+
+
 def _runner(workers: int, beam_options: Sequence[str]) -> FnApiRunner | None:
     """Beam's runner on this machine; None where the options name another. What its workers log is no news."""
     if any(option.lstrip("-").startswith("runner=") for option in beam_options):
@@ -103,10 +110,31 @@ def _runner(workers: int, beam_options: Sequence[str]) -> FnApiRunner | None:
     return FnApiRunner(default_environment=SubprocessSDKEnvironment.from_command_string(command))  # pyright: ignore
 
 
+def _in_one_line(error: Exception, strict: bool) -> UserError:
+    """What went wrong in a pipeline, without Beam's words about it, which may be a worker's whole traceback."""
+    text = f"{type(error).__name__}: {error}"
+    found = _ERROR_LINE.findall(text)
+    kind, said = found[-1] if found else ("", text.splitlines()[-1])
+    if kind.endswith("ManifestError"):
+        return ManifestError(said + " (--strict: it stops at the first)" * strict)
+    return UserError(
+        f"writing shards failed: {said[:1000]}; finished shards are kept: run it again (with fewer --workers, if "
+        "memory was short)"
+    )
+
+
 def _pipeline_options(workers: int, beam_options: Sequence[str]) -> PipelineOptions:
     given = [f"--{option.lstrip('-')}" for option in beam_options]
-    options = PipelineOptions([f"--direct_num_workers={workers}", *given])
-    known = list(options.get_all_options())
+    for option in given:
+        if "=" not in option:
+            raise UserError(f"--beam {option.lstrip('-')}: write it as name=value, for instance runner=FlinkRunner")
+    said = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(said):
+            options = PipelineOptions([f"--direct_num_workers={workers}", *given])
+            known = list(options.get_all_options())
+    except SystemExit:
+        raise UserError(f"--beam {' '.join(beam_options)}: {said.getvalue().strip().splitlines()[-1]}") from None
     for option in beam_options:
         name = option.lstrip("-").partition("=")[0]
         if name not in known:

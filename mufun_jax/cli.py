@@ -87,10 +87,12 @@ def prepare(
         list[Path] | None, typer.Option(help="Manifest of an evaluation: its audio is kept out of training shards.")
     ] = None,
     audio: Annotated[Literal["flac", "int16"], typer.Option(help="How audio is stored; both are exact.")] = "flac",
-    shard_size: Annotated[str, typer.Option(help="Audio files of so many bytes make a shard.")] = "256MB",
+    shard_size: Annotated[
+        str, typer.Option(help="Audio files of so many bytes make a shard, for instance 256MB or 1GB.")
+    ] = "256MB",
     longest: Annotated[float, typer.Option(help="Longest file in seconds; a longer one is rejected.")] = 7200.0,
     max_bad_fraction: Annotated[
-        float, typer.Option(help="Stop where more of a set is bad than this; less is left out and reported.")
+        float, typer.Option(help="Stop where more of a set is bad than this fraction; less is left out and reported.")
     ] = 0.001,
     strict: Annotated[bool, typer.Option("--strict", help="Stop at the first bad example.")] = False,
     tolerate_damage: Annotated[

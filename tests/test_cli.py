@@ -1,6 +1,7 @@
 """The command line as a user meets it: every mistake is one line, exit code 2, no traceback."""
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -175,6 +176,44 @@ def test_help_teaches_and_does_not_wait_for_jax():
     assert result.returncode == 0, result.stderr
     for word in ("demo", "prepare", "train", "evaluate", "ask", "convert"):
         assert word in result.stdout
+
+
+# --- prepare ---------------------------------------------------------------------------------------------------------
+
+
+def test_prepare_says_what_it_made_and_goes_on(run, corpus, tmp_path):
+    arguments = ("prepare", corpus / "notes.json", "--out", tmp_path / "out", "--workers", "1", "--audio", "int16")
+    code, out, err = run(*arguments)
+    assert code == 0, err
+    assert re.search(r"notes +train +1 +12 +0\.00 +0 +0 +0", out), out
+    assert "Preparing" in err
+    shard = next((tmp_path / "out/notes/1.0.0").glob("*.array_record-*"))
+    before = shard.stat().st_mtime_ns
+    assert run(*arguments)[0] == 0
+    assert shard.stat().st_mtime_ns == before
+
+
+def test_mistakes_of_prepare(run, corpus, tmp_path):
+    manifest, out = corpus / "notes.json", ("--out", tmp_path / "out", "--workers", "1")
+    bad = tmp_path / "bad.jsonl"
+    bad.write_text(json.dumps({"id": "x", "audio": "https://a.b/c.wav"}) + "\n")
+    for arguments, words in (
+        (out, "nothing to prepare: name a manifest"),
+        ((tmp_path / "absent.json", *out), "absent.json: no such manifest"),
+        (("gtzn:x", *out), "did you mean 'gtzan'?"),
+        (("gtzan", *out), "write gtzan:FOLDER"),
+        ((bad, *out), "1 of 1 examples are bad (100.00%"),
+        ((bad, *out, "--strict"), "is a URL; download it and name the file (--strict: it stops at the first)"),
+        ((manifest, *out, "--shard-size", "lots"), "--shard-size lots: write a size"),
+        ((manifest, *out, "--beam", "runer=x"), "did you mean 'runner'?"),
+        ((manifest, *out, "--evaluation", tmp_path / "no.json"), "no.json: no such manifest"),
+        (("--tfds", "gtzam", *out), "no export of 'gtzam' (did you mean 'gtzan'?)"),
+        (("score-corpus", "--out", "gs://bucket/x"), "score-corpus writes audio files there first"),
+    ):
+        code, _, err = run("prepare", *arguments)
+        assert code == 2, (arguments, err)
+        assert words in err.splitlines()[-1]
+        assert "Traceback" not in err
 
 
 # --- convert ---------------------------------------------------------------------------------------------------------

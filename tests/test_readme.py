@@ -1,24 +1,37 @@
-"""Every command and every Python block of the README is run, in a folder where `mufun demo --quick` was run."""
+"""Every command and every Python block of the READMEs is run, in a folder where `mufun demo --quick` was run."""
 
+import json
 import os
 import re
 import shlex
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
+import numpy as np
 import pytest
 import soundfile
 
+from configs.mixtures import MIXTURES
+from data_pipelines.sources.table import data_set_table
 from mufun_jax.config import load_run_config
 from tests.parity.reference_model import ReferenceModel
 from tests.released_folder import small_model, write_qwen3, write_released, write_stage, write_whisper
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
-BLOCKS = re.findall(r"```(\w+)\n(.*?)```", README, flags=re.DOTALL)
-COMMANDS = [line for kind, text in BLOCKS if kind == "sh" for line in text.strip().splitlines()]
-ENVIRONMENT = os.environ | {"PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}", "PYTHONPATH": str(ROOT)}
+DATA_PAGE = (ROOT / "data_pipelines" / "README.md").read_text()
+BLOCKS = re.findall(r"```(\w+)\n(.*?)```", README + DATA_PAGE, flags=re.DOTALL)
+COMMANDS = list(dict.fromkeys(line for kind, text in BLOCKS if kind == "sh" for line in text.strip().splitlines()))
+OTHERWISE = re.compile("mufun_8b|--tfds")  # what this machine cannot do: other tests hold what the command says then
+ENVIRONMENT = os.environ | {
+    "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
+    "PYTHONPATH": str(ROOT),
+    # What one command compiled the next need not.
+    "JAX_COMPILATION_CACHE_DIR": tempfile.mkdtemp(prefix="mufun-readme-programs-"),
+    "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0.3",
+}
 
 
 def call(command: list[str], folder: Path) -> subprocess.CompletedProcess[str]:
@@ -34,15 +47,50 @@ def folder(tmp_path_factory):
     assert result.returncode == 0, result.stderr[-3000:]
     for heading in ("1. Music", "2. Six stages", "3. What it heard", "4. Two questions", "Ask your own:"):
         assert heading in result.stdout
-    samples, rate = soundfile.read(next((folder / "runs/demo/corpus/audio/songs").glob("*.flac")))
+    samples, rate = soundfile.read(next((folder / "runs/demo/data/score_corpus/audio/songs").glob("*.flac")))
     for name in ("song.mp3", "other.ogg"):
         soundfile.write(folder / name, samples, rate)
+    write_songs(folder / "songs", samples, rate)
+    write_gtzan(folder / "GTZAN", samples, rate)
+    write_ballroom(folder / "Ballroom", samples, rate)
     small = ReferenceModel(small_model())  # in the place of the models that a reader would have fetched
     write_released(folder / "MuFun-Instruct", small)
     write_stage(folder / "authors-stage", small)
     write_whisper(folder / "whisper-large-v3", small)
     write_qwen3(folder / "Qwen3-8B-Base", small)
     return folder
+
+
+def write_songs(folder: Path, samples: np.ndarray, rate: int) -> None:
+    """A reader's own songs: the very lines that the README shows, and a benchmark on another song."""
+    folder.mkdir()
+    lines = next(text for kind, text in BLOCKS if kind == "json")
+    (folder / "songs.jsonl").write_text(lines)
+    soundfile.write(folder / "one.mp3", samples, rate)
+    soundfile.write(folder / "two.ogg", samples[: 3 * rate], rate)
+    soundfile.write(folder / "held-out.flac", samples[::-1], rate)
+    question = json.loads(lines.splitlines()[0]) | {"audio": "held-out.flac", "task": "genre"}
+    (folder / "benchmark.json").write_text(json.dumps([question]))
+
+
+def write_gtzan(folder: Path, samples: np.ndarray, rate: int) -> None:
+    """GTZAN as it unpacks, a thousandth of each file."""
+    for place, genre in enumerate(("blues", "classical", "country", "disco", "hiphop")):
+        for number in range(100):
+            path = folder / "genres" / genre / f"{genre}.{number:05d}.wav"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            start = 40 * (100 * place + number)
+            soundfile.write(path, samples[start : start + rate // 5], rate)
+
+
+def write_ballroom(folder: Path, samples: np.ndarray, rate: int) -> None:
+    (folder / "BallroomData" / "Waltz").mkdir(parents=True)
+    (folder / "BallroomAnnotations").mkdir()
+    for number in range(6):
+        name = f"Media-10590{number}"
+        soundfile.write(folder / "BallroomData" / "Waltz" / f"{name}.wav", samples[100 * number : 4 * rate], rate)
+        beats = "".join(f"{0.6 * beat:.3f} {beat % 3 + 1}\n" for beat in range(6))
+        (folder / "BallroomAnnotations" / f"{name}.beats").write_text(beats)
 
 
 def quickened(command: str) -> list[str]:
@@ -62,7 +110,7 @@ def test_the_readme_has_commands():
     assert any(kind == "python" for kind, _ in BLOCKS)
 
 
-@pytest.mark.parametrize("command", [c for c in COMMANDS if c.startswith("mufun") and "mufun_8b" not in c])
+@pytest.mark.parametrize("command", [c for c in COMMANDS if c.startswith("mufun") and not OTHERWISE.search(c)])
 def test_a_mufun_command_of_the_readme(command, folder):
     result = call(quickened(command), folder)
     assert result.returncode == 0, result.stderr[-3000:]
@@ -84,6 +132,17 @@ def test_the_pod_command_says_what_is_missing(command, folder):
     assert re.fullmatch(
         r"error: mesh: data 2 x fsdp 128 .* = 256 devices, but 1 are here.*", result.stderr.splitlines()[-1]
     )
+
+
+@pytest.mark.parametrize("command", [c for c in COMMANDS if "--tfds" in c])
+def test_reading_through_tensorflow_says_what_to_install(command, folder):
+    result = call(shlex.split(command), folder)
+    assert result.returncode == 2
+    assert "install it: pip install 'tensorflow-cpu'" in result.stderr.splitlines()[-1]
+
+
+def test_the_table_of_data_sets_is_that_of_the_readers_and_mixtures():
+    assert data_set_table(MIXTURES) in DATA_PAGE
 
 
 @pytest.mark.parametrize("code", [text for kind, text in BLOCKS if kind == "python"])

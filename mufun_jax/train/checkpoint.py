@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import jax
 import orbax.checkpoint as ocp
@@ -20,7 +21,7 @@ class Position:
     stage: str
     step: int
     global_step: int  # steps of all stages so far
-    data: dict[str, int] = field(default_factory=dict)  # the loader's place, the same on every process
+    data: dict[str, Any] = field(default_factory=dict)  # the loader's place, the same on every process
 
 
 class Checkpoints:

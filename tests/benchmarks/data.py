@@ -4,23 +4,17 @@
 
 Wanted: on two cores 1,000 seconds of audio a second, and 5 times the reference's path; `mufun prepare` at 150 a core;
 under 2 % of a step spent waiting; 90 % of all positions used.
-
-What chips need follows from a predicted step. The decoder's matmuls take `DECODER_FLOPS` a row of 4,096 positions,
-taken as proportional to positions. The encoder's take, forward, per window of F frames, width w and MLP width m,
-
-    layers * (2 F (4 w^2 + 2 w m) + 4 F^2 w) + 2 * 2F * 3 mel_bins w + 2 F * 3 w^2
-
-and twice that backward. A chip reaches `MFU` of its peak: a step takes FLOPs / (PEAK_FLOPS * MFU) seconds.
 """
 
 import argparse
+import logging
 import os
 import statistics
 import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
@@ -31,23 +25,18 @@ from rich.console import Console
 from rich.table import Table
 
 from data_pipelines.loader import Batches, Place, Rows, open_stage
-from data_pipelines.prepare import PrepareOptions, prepare
-from data_pipelines.source import manifest_source
 from data_pipelines.stage_data import StageData
-from mufun_jax.config import EncoderConfig, RunConfig, StageConfig
+from mufun_jax.config import RunConfig, StageConfig
 from mufun_jax.model.presets import preset
 from mufun_jax.text.tokenizer import load_tokenizer
 from tests.benchmarks import songs
+from tests.benchmarks.host_demand import HOST_CHIPS, HOST_CORES, inputs, row_seconds
 from tests.qwen_tokenizer import write_qwen_tokenizer
 
 CORES = 2
 SONGS, COPIES = 4, 3
 CLIPS = 6_000
 STEP_SECONDS, STEPS = 0.5, 40
-
-HOST_CORES, HOST_CHIPS = 112, 4  # of a v5p host
-PEAK_FLOPS, MFU = 459e12, 0.5  # of a v5p chip, bfloat16; the share that public runs of 8 B models reach
-DECODER_FLOPS, DECODER_POSITIONS = 2.28e14, 4096  # forward and backward of one row, rematerialised, without attention
 
 LEAST_FEED, LEAST_OVER_REFERENCE, LEAST_PREPARE, MOST_WAIT, LEAST_USED = 1000, 5, 150, 0.02, 0.9
 
@@ -58,10 +47,11 @@ class Speed:
 
     wall: float
     core: float
+    start: float = 0.0  # seconds that pass before the first audio
 
 
 def median_speed(speeds: list[Speed]) -> Speed:
-    return Speed(statistics.median(speed.wall for speed in speeds), statistics.median(speed.core for speed in speeds))
+    return Speed(*(statistics.median(values) for values in zip(*map(astuple, speeds), strict=True)))
 
 
 def measured_speed(work: Callable[[], float], processes: int) -> Speed:
@@ -83,6 +73,10 @@ def core_seconds() -> float:
 
 def prepare_songs(folder: Path) -> None:
     """Songs, manifests, and three prepared sets: whole songs, parts of 30 and 60 s, and clips of 4 to 60 s."""
+    # Here, not above: the loader's processes import this file, and need no Beam.
+    from data_pipelines.prepare import PrepareOptions, prepare
+    from data_pipelines.source import manifest_source
+
     songs.write_songs(folder / "songs", SONGS, COPIES)
     rng = np.random.default_rng(0)
     whole = range(SONGS)
@@ -90,6 +84,7 @@ def prepare_songs(folder: Path) -> None:
         kind: [(songs.song(folder / "songs", n, kind), None) for n in range(SONGS * (1 + COPIES))]
         for kind in ("ogg", "flac")
     }
+    heard |= {f"{kind}_two": heard[kind][:2] for kind in ("ogg", "flac")}
     heard["songs"] = heard["ogg"][:SONGS]
     heard["parts"] = [(heard["ogg"][n][0], part) for n in whole for part in ((0, 60), (60, 120), (120, 150))]
     heard["clips"] = []
@@ -135,20 +130,19 @@ class Feed:
         """Seconds of audio in the next batch: all windows of these sets are full."""
         return float(next(self._batches)["batch"].window_mask.sum()) * self._window_seconds
 
-    def waits(self) -> tuple[float, float, float]:
-        """Share of steps spent waiting, share of positions used, seconds of audio a step."""
-        for _ in range(self._ahead):
-            next(self._batches)
-        used, audio, waited = [], [], 0.0
-        started = time.perf_counter()
+    def waits(self) -> tuple[list[float], float, float]:
+        """Seconds waited before each step, share of positions used, seconds of audio a step."""
+        next(self._batches)
+        time.sleep(4 * STEP_SECONDS)  # while a step is compiled
+        used, audio, waited = [], [], []
         for _ in range(STEPS):
             asked = time.perf_counter()
             batch = next(self._batches)["batch"]
-            waited += time.perf_counter() - asked
+            waited.append(time.perf_counter() - asked)
             used.append((batch.segment_ids > 0).mean())
             audio.append(batch.window_mask.sum() * self._window_seconds)
             time.sleep(STEP_SECONDS)  # the chips' work, of which the host does nothing
-        return waited / (time.perf_counter() - started), float(np.mean(used)), float(np.mean(audio))
+        return waited, float(np.mean(used)), float(np.mean(audio))
 
 
 def measure_feed(folder: Path, rounds: int) -> dict[tuple[str, int], Speed]:
@@ -171,24 +165,35 @@ def measure_feed(folder: Path, rounds: int) -> dict[tuple[str, int], Speed]:
             workers = 0 if processes == 1 else processes
             for name, data, rows in (("4,096 x 13", long, 4), ("768 x 2", short, 16)):
                 feed = Feed(data, rows, workers)
-                works[name, processes] = lambda feed=feed: feed.speed(8)
+                works[name, processes] = lambda feed=feed: feed.speed(6)
         return in_rounds(works, rounds)
 
 
 def measure_prepare(folder: Path, rounds: int) -> dict[tuple[str, int], Speed]:
-    works: dict[tuple[str, int], Callable[[], Speed]] = {}
-    for kind in ("ogg", "flac"):
-        source = manifest_source(folder / "songs" / f"{kind}.json")
-        for workers in (1, CORES):
-
-            def work(source=source, workers=workers) -> float:
-                options = PrepareOptions(shard_bytes=4 << 20 if source.name == "ogg" else 40 << 20, workers=workers)
-                with tempfile.TemporaryDirectory(dir=folder) as out:
-                    report = prepare([source], out, options)[source.name]
-                return report["hours"] * 3600
-
-            works[kind, workers] = lambda work=work, workers=workers: measured_speed(work, workers)
+    works = {
+        (kind, workers): lambda kind=kind, workers=workers: prepare_speed(folder, kind, workers)
+        for kind in ("ogg", "flac")
+        for workers in (1, CORES)
+    }
     return in_rounds(works, rounds)
+
+
+def prepare_speed(folder: Path, kind: str, workers: int) -> Speed:
+    """Of `mufun prepare` once it runs: what all songs take beyond what two take, a shard a song."""
+    from data_pipelines.prepare import PrepareOptions, prepare
+    from data_pipelines.source import manifest_source
+
+    took: list[tuple[float, float, float]] = []
+    for manifest in (f"{kind}_two", kind):
+        source = manifest_source(folder / "songs" / f"{manifest}.json")
+        wall, cores = time.perf_counter(), core_seconds()
+        with tempfile.TemporaryDirectory(dir=folder) as out:
+            report = prepare([source], out, PrepareOptions(shard_bytes=1, workers=workers))[source.name]
+        took.append((report["hours"] * 3600, time.perf_counter() - wall, core_seconds() - cores))
+    (few, short, short_cores), (all_songs, long, long_cores) = took
+    speed = (all_songs - few) / (long - short)
+    core = (all_songs - few) / (long_cores - short_cores) if workers == 1 else 0.0
+    return Speed(speed, core, short - few / speed)
 
 
 def in_rounds(works: dict[tuple[str, int], Callable[[], Speed]], rounds: int) -> dict[tuple[str, int], Speed]:
@@ -197,22 +202,6 @@ def in_rounds(works: dict[tuple[str, int], Callable[[], Speed]], rounds: int) ->
         for what, work in works.items():
             found[what].append(work())
     return {what: median_speed(speeds) for what, speeds in found.items()}
-
-
-# --- what chips need ----------------------------------------------------------------------------------------------
-
-
-def encoder_flops(encoder: EncoderConfig) -> float:
-    """Forward, of one window."""
-    F, w, m = encoder.frames, encoder.width, encoder.mlp_width
-    layer = 2 * F * (4 * w**2 + 2 * w * m) + 4 * F**2 * w
-    return encoder.layers * layer + 2 * 2 * F * 3 * encoder.mel_bins * w + 2 * F * 3 * w**2
-
-
-def row_seconds(positions: int, windows: int) -> float:
-    """Of one chip's work on one row, predicted."""
-    decoder = DECODER_FLOPS * positions / DECODER_POSITIONS
-    return (decoder + 3 * windows * encoder_flops(preset("mufun_8b").encoder)) / (PEAK_FLOPS * MFU)
 
 
 # --- tables -------------------------------------------------------------------------------------------------------
@@ -226,11 +215,12 @@ class Report:
         self.missed: list[str] = []
 
     def table(self, title: str, columns: tuple[str, ...], rows: Iterator[tuple[str, ...]]) -> None:
+        made = list(rows)  # measures, some of them
         load = ", ".join(f"{load:.1f}" for load in os.getloadavg())
         table = Table(title=f"{title} (load {load})", title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
         for number, column in enumerate(columns):
             table.add_column(column, justify="right" if number else "left")
-        for row in rows:
+        for row in made:
             table.add_row(*row)
         self._console.print(table)
 
@@ -239,17 +229,36 @@ class Report:
             self.missed.append(f"{what}: {value:.3g}, wanted {f'at least {least:g}' if least else f'at most {most:g}'}")
 
 
-def show_speeds(report: Report, title: str, speeds: dict[tuple[str, int], Speed]) -> None:
-    """A row for each kind of work; `reference` is what the others are compared with."""
+def show_feed(report: Report, speeds: dict[tuple[str, int], Speed]) -> None:
+    reference = speeds["reference", CORES].wall
+    report.table(
+        "Host work from prepared audio, in multiples of real time: read, decode, window, tokenise, pack, batch",
+        ("", "1 process", "a core second", f"{CORES} processes", "of reference"),
+        (
+            (name, f"{one.wall:,.0f}", f"{one.core:,.0f}", f"{two.wall:,.0f}", f"{two.wall / reference:.1f}")
+            for name in dict.fromkeys(name for name, _ in speeds)
+            for one, two in ((speeds[name, 1], speeds[name, CORES]),)
+        ),
+    )
 
-    def rows() -> Iterator[tuple[str, ...]]:
-        for name in dict.fromkeys(name for name, _ in speeds):
-            one, two = speeds[name, 1], speeds[name, CORES]
-            over = f"{two.wall / speeds['reference', CORES].wall:.1f}" if ("reference", CORES) in speeds else ""
-            yield name, f"{one.wall:,.0f}", f"{one.core:,.0f}", f"{two.wall:,.0f}", over
 
-    columns = ("x real time", "1 process", "a core second", f"{CORES} processes", "of reference")
-    report.table(title, columns if ("reference", CORES) in speeds else columns, rows())
+def show_prepare(report: Report, speeds: dict[tuple[str, int], Speed]) -> None:
+    report.table(
+        f"mufun prepare, in multiples of real time: synthesised songs of {songs.SECONDS} s, 44.1 kHz, stereo",
+        ("", "1 worker", "a core second", "start", f"{CORES} workers", "start"),
+        (
+            (
+                kind,
+                f"{one.wall:,.0f}",
+                f"{one.core:,.0f}",
+                f"{one.start:.1f} s",
+                f"{two.wall:,.0f}",
+                f"{two.start:.1f} s",
+            )
+            for kind in dict.fromkeys(kind for kind, _ in speeds)
+            for one, two in ((speeds[kind, 1], speeds[kind, CORES]),)
+        ),
+    )
 
 
 def show_waits(report: Report, folder: Path) -> None:
@@ -257,14 +266,31 @@ def show_waits(report: Report, folder: Path) -> None:
 
     def rows() -> Iterator[tuple[str, ...]]:
         for count in (HOST_CHIPS, HOST_CHIPS // 2):
-            share, used, audio = Feed(data, count, CORES).waits()
+            waited, used, audio = Feed(data, count, CORES).waits()
+            share = sum(waited) / (sum(waited) + STEPS * STEP_SECONDS)
             needed = count * row_seconds(4096, 13) / HOST_CHIPS
-            yield str(count), f"{share:.2%}", f"{used:.1%}", f"{audio / STEP_SECONDS:,.0f}", f"{needed:.2f} s"
-            if needed >= STEP_SECONDS:
+            yield (
+                str(count),
+                f"{share:.2%}",
+                f"{max(waited) * 1e3:,.0f} ms",
+                f"{used:.1%}",
+                f"{audio / STEP_SECONDS:,.0f}",
+                f"{needed:.2f} s",
+            )
+            if (
+                count == HOST_CHIPS // 2
+            ):  # more than the chips take in that time already; twice that is for CORES to show
                 report.check(share, f"share of a step of {count} rows spent waiting", most=MOST_WAIT)
 
     title = f"Waiting for the loader, {STEPS} steps of {STEP_SECONDS} s, 4,096 x 13, {CORES} processes"
-    columns = ("rows", "waiting", "positions used", "x real time needed", f"{HOST_CHIPS} chips need for them")
+    columns = (
+        "rows",
+        "waiting",
+        "longest",
+        "positions used",
+        "x real time needed",
+        f"{HOST_CHIPS} chips need for them",
+    )
     report.table(title, columns, rows())
 
 
@@ -276,7 +302,7 @@ def show_packing(report: Report, folder: Path) -> None:
     drawn: list[tuple[float, float, int]] = []
     for _ in range(3):
         started = time.perf_counter()
-        packed = Rows(data, Place()).take(CLIPS // 8)
+        packed = Rows(data, Place()).take(CLIPS // 5)
         seconds = time.perf_counter() - started
         examples = sum(map(len, packed))
         used = sum(int(sizes[number, 0]) for row in packed for _, number in row) / (len(packed) * 4096)
@@ -297,7 +323,6 @@ def show_packing(report: Report, folder: Path) -> None:
 
 
 def show_demand(report: Report, speeds: dict[tuple[str, int], Speed]) -> None:
-    flops = encoder_flops(preset("mufun_8b").encoder)
     report.table(
         "What a v5p host must feed, predicted",
         ("rows", "a row of a chip", "rows a second", "x real time", "a core does", f"of {HOST_CORES} cores"),
@@ -315,10 +340,7 @@ def show_demand(report: Report, speeds: dict[tuple[str, int], Speed]) -> None:
             for rate, audio, core in ((HOST_CHIPS / seconds, 30 * windows, speeds[name, 1].core),)
         ),
     )
-    print(
-        f"decoder {DECODER_FLOPS:.3g} FLOPs a row of {DECODER_POSITIONS:,} positions, encoder 3 x {flops:.3g} a window, "
-        f"{HOST_CHIPS} chips of {PEAK_FLOPS / 1e12:.0f} TFLOP/s at {MFU:.0%}"
-    )
+    print(inputs())
 
 
 def main() -> None:
@@ -326,6 +348,7 @@ def main() -> None:
     parser.add_argument("--folder", type=Path, default=Path(tempfile.gettempdir()))
     parser.add_argument("--rounds", type=int, default=3)
     arguments = parser.parse_args()
+    logging.getLogger().addHandler(logging.NullHandler())  # as the command does: what libraries log is no news
     report = Report()
     with tempfile.TemporaryDirectory(dir=arguments.folder, prefix="mufun-bench-") as name:
         folder = Path(name)
@@ -334,9 +357,9 @@ def main() -> None:
         show_packing(report, folder)
         show_waits(report, folder)
         feed = measure_feed(folder, arguments.rounds)
-        show_speeds(report, "Read, decode, window, tokenise, pack, batch", feed)
+        show_feed(report, feed)
         prepared = measure_prepare(folder, arguments.rounds)
-        show_speeds(report, "mufun prepare, songs of 180 s at 44.1 kHz, stereo, synthesised", prepared)
+        show_prepare(report, prepared)
         show_demand(report, feed)
     for rows in ("4,096 x 13", "768 x 2"):
         two, reference = feed[rows, CORES].wall, feed["reference", CORES].wall

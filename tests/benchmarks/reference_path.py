@@ -1,4 +1,4 @@
-"""The path from audio files to features that the reference takes at every step: ffmpeg, resampling, Whisper's log-mel."""
+"""The reference's path from audio files to features, taken at every step: ffmpeg, resampling, Whisper's log-mel."""
 
 import subprocess
 from functools import cache

@@ -16,7 +16,26 @@ RATE = 44_100
 SECONDS = 180  # whole windows of 30 s, so windows count the audio exactly
 _BLOCK = 1 << 16  # frames written at once
 _SCALE = (0, 2, 3, 5, 7, 8, 10)
-_WORDS = ["a", "slow", "bright", "guitar", "melody", "over", "soft", "drums", "and", "deep", "bass", "with", "warm", "strings", "in", "the", "second", "half"]
+_WORDS = [
+    "a",
+    "slow",
+    "bright",
+    "guitar",
+    "melody",
+    "over",
+    "soft",
+    "drums",
+    "and",
+    "deep",
+    "bass",
+    "with",
+    "warm",
+    "strings",
+    "in",
+    "the",
+    "second",
+    "half",
+]
 
 
 def write_songs(folder: Path, count: int, copies: int) -> None:
@@ -70,7 +89,7 @@ def _write_song(folder: Path, seed: int) -> None:
 
 
 def synthesise(seed: int) -> np.ndarray:
-    """Chords, bass and melody of decaying harmonics, placed left and right, and noise for drums. [frames, 2], peak 1."""
+    """Chords, bass and melody of decaying harmonics, left and right, and noise for drums. [frames, 2], peak 1."""
     rng = np.random.default_rng(seed)
     beat = int(RATE * 60 / rng.integers(80, 150))
     frames = SECONDS * RATE

@@ -250,3 +250,22 @@ def test_a_damaged_shard_is_found_by_its_checksum_and_named(tmp_path):
     shard.unlink()
     with pytest.raises(ManifestError, match="is missing"):
         PreparedSet(corpus, "notes")
+
+
+def test_a_set_of_a_stranger_cannot_name_files_elsewhere(tmp_path):
+    corpus = write_tiny_corpus(tmp_path)
+    folder = corpus / "notes" / "1.0.0"
+    report = (folder / "report.json").read_text()
+    for changed in (
+        report.replace('"file": "notes', '"file": "../1.0.0/notes'),
+        report[:50],
+        report.replace("12", "-1"),
+    ):
+        (folder / "report.json").write_text(changed)
+        with pytest.raises(ManifestError, match=r"report\.json: missing or damaged .*run `mufun prepare` again"):
+            PreparedSet(corpus, "notes")
+    (folder / "report.json").write_text(report)
+    index = next(folder.glob("*.index-*"))
+    index.write_text(index.read_text().replace("High", "high"))
+    with pytest.raises(ManifestError, match=r"index-00000-of-00001\.jsonl: missing or damaged"):
+        list(PreparedSet(corpus, "notes").index())

@@ -41,7 +41,10 @@ def test_shares_are_of_examples_and_exact():
     assert counts == {0: 7500, 1: 2500}
     first = Counter(chosen for chosen, _ in drawn(order({"a": 3.0, "b": 1.0}, [50, 7]), 0, 40))
     assert first == {0: 30, 1: 10}, "evenly spread, not one set after the other"
-    assert set(Mixture([5, 5], [0.99999, 0.00001], 0)[range(0, 10_001)][:, 0]) == {0, 1}, "none is left out"
+    with pytest.raises(ConfigError, match=r"'b' would be 1e-05 of what is drawn; at least 1 of 10000"):
+        order({"a": 1.0, "b": 1e-5}, [50, 7])
+    with pytest.raises(ConfigError, match=r"the weight inf of 'a'"):
+        order({"a": float("inf"), "b": 1.0}, [50, 7])
 
 
 def test_shares_of_seconds_and_of_size():
@@ -78,5 +81,13 @@ def test_sets_of_an_epoch_are_shuffled_together():
 def test_mixtures_that_draw_nothing_are_refused():
     with pytest.raises(ConfigError, match="'b' has no example that fits a row"):
         order({"a": 1.0, "b": 1.0}, [3, 0])
-    with pytest.raises(ConfigError, match="draw no example"):
-        Epochs([1], [0.1], 1, 0)
+    with pytest.raises(ConfigError, match="a set is never drawn from"):
+        Epochs([3, 1], [1.0, 0.3], 3, 0)
+
+
+def test_what_an_epoch_lacks_of_a_fraction_the_next_has():
+    for weight, count, epochs in ((0.5, 5, 4), (1.5, 3, 2), (0.3, 1, 5), (0.1, 4, 10)):
+        order = Epochs([7, count], [1.0, weight], epochs, 0)
+        counts = Counter(example for chosen, example in drawn(order, 0, len(order)) if chosen == 1)
+        assert sum(counts.values()) == int(epochs * weight * count + 1e-9)
+        assert max(counts.values()) - min([*counts.values(), 0 if len(counts) < count else 99]) <= 1

@@ -247,7 +247,7 @@ def test_no_audio_of_an_evaluation_is_in_a_training_shard(songs, tmp_path):
     manifest.write_text(json.dumps([entry("q", "renamed.flac", task="genre")]))
     options = small_shards(evaluation=(manifest,))
     report = prepare([manifest_source(songs)], tmp_path / "out", options)["songs"]["splits"]["train"]
-    assert [leak["where"].split(", ")[1] for leak in report["leaked"]] == ["entry 5 (song4)"]
+    assert [leak["where"].split(", ")[1] for leak in report["leaked"]] == ["line 5"]
     ids = {line.examples[0]["id"] for line in PreparedSet(tmp_path / "out", "songs").index()}
     assert len(ids) == 11 and "song4" not in ids
 

@@ -48,7 +48,7 @@ def task_of(question):
 
 def test_training_entries_ask_all_labels_in_changing_order():
     (entry,) = Questioner(0, "songs").entries_of(clip(time=(30.0, 60.0)))
-    assert list(entry) == ["id", "audio", "time", "conversations"]
+    assert list(entry) == ["id", "audio", "time", "conversations", "task"]
     assert (entry["id"], entry["audio"], entry["time"]) == ("clip-0", "audio/0.wav", [30.0, 60.0])
     assert [message["from"] for message in entry["conversations"]] == ["human", "gpt"] * 6
     questions = [question for question, _ in turns_of([entry])]
@@ -191,7 +191,10 @@ def test_entries_are_a_manifest(tmp_path, split):
     examples = read_manifest(tmp_path / "data.json")
     assert [example.id for example in examples] == [entry["id"] for entry in entries]
     assert {example.segments for example in examples} == {((0.0, 9.5),)}
-    assert [example.task for example in examples] == [entry.get("task") for entry in entries]
+    named = [[entry["task"]] if isinstance(entry["task"], str) else entry["task"] for entry in entries]
+    assert [list(example.tasks) for example in examples] == named
+    for entry, tasks in zip(entries, named, strict=True):
+        assert [task_of(question) for question, _ in turns_of([entry])] == tasks, "a name for each turn"
 
 
 @pytest.mark.parametrize("task", TASKS)
