@@ -1,16 +1,18 @@
 import collections
+import io
 import json
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+import soundfile
 
 from data_pipelines.encode import Budget, ExampleEncoder
 from data_pipelines.loader import Place, Rows, count_steps, load_batches, open_stage
 from data_pipelines.manifest import Example
 from data_pipelines.prepared_set import PreparedSet
-from data_pipelines.record import Encoding, Record, encode_audio
+from data_pipelines.record import Encoding, Record, decode_audio, encode_audio
 from data_pipelines.stage_data import measure_set, write_data_report
 from data_pipelines.tf_example import RecordError
 from mufun_jax.config import SAMPLE_RATE
@@ -269,3 +271,34 @@ def test_a_set_of_a_stranger_cannot_name_files_elsewhere(tmp_path):
     index.write_text(index.read_text().replace("High", "high"))
     with pytest.raises(ManifestError, match=r"index-00000-of-00001\.jsonl: missing or damaged"):
         list(PreparedSet(corpus, "notes").index())
+
+
+def test_a_run_does_not_go_on_with_other_data(corpus, tokenizer):
+    run = tiny_run(corpus)
+    batches = batches_of(run, open_stage(run, run.stages["align"], tokenizer, 0))
+    other = open_stage(run, run.stages["long"], tokenizer, 0)
+    with pytest.raises(ConfigError, match="are not those of the checkpoint"):
+        batches_of(run, other, "long").set_state(batches.get_state())
+
+
+@pytest.mark.parametrize("lie", ["channels", "rate", "longer", "fewer examples", "no example"])
+def test_a_record_that_lies_is_told_and_not_heard_wrong(corpus, tokenizer, monkeypatch, lie):
+    run = tiny_run(corpus)
+    measured = open_stage(run, run.stages["align"], tokenizer, 0).sets[0]
+    true = measured.prepared.read(0)
+    samples = decode_audio(true.audio[0], "flac", 0, SAMPLE_RATE)
+
+    def flac(data, rate):
+        file = io.BytesIO()
+        soundfile.write(file, data, rate, format="FLAC")
+        return file.getvalue()
+
+    audio = {
+        "channels": flac(np.stack([samples, samples], 1), SAMPLE_RATE),
+        "rate": flac(samples, 44_100),
+        "longer": flac(np.concatenate([samples, samples]), SAMPLE_RATE),
+    }.get(lie, true.audio[0])
+    examples = {"fewer examples": (), "no example": ({},)}.get(lie, true.examples)
+    monkeypatch.setattr(measured.prepared, "read", lambda number: Record((audio,), "flac", examples))
+    with pytest.raises(RecordError):
+        measured.load(0, encoder_of(run, tokenizer))
