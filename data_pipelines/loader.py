@@ -151,9 +151,12 @@ class Batches(Iterator[dict[str, Any]]):
         self._data, self._rows_a_batch, self._workers = data, rows, workers
         share = rows // processes
         self._part = slice(process * share, (process + 1) * share)
-        self._go_to(Place())
+        self._place = Place()
+        self._elements: grain.DatasetIterator | None = None  # nothing is read before the first batch is asked for
 
     def __next__(self) -> dict[str, Any]:
+        if self._elements is None:
+            self._elements = self._start()
         try:
             element = next(self._elements)
         except RuntimeError as error:
@@ -176,10 +179,16 @@ class Batches(Iterator[dict[str, Any]]):
                 "the sets of this stage, or the tokenizer, are not those of the checkpoint: go on with the same ones, "
                 "or begin in another --workdir"
             )
-        self._go_to(Place(state["batch"], state["block"], state["row"]))
+        self.close()
+        self._place = Place(state["batch"], state["block"], state["row"])
 
-    def _go_to(self, place: Place) -> None:
-        self._place = place
+    def close(self) -> None:
+        """Ends the threads and processes that read ahead."""
+        if self._elements is not None:
+            self._elements.close()
+            self._elements = None
+
+    def _start(self) -> grain.DatasetIterator:
         plan = _BatchPlan(self._data, self._place, self._rows_a_batch, self._part)
         built = plan.map(_BuildBatch(self._data))
         options = grain.ReadOptions(num_threads=1, prefetch_buffer_size=_PREFETCHED_BATCHES)
@@ -190,7 +199,7 @@ class Batches(Iterator[dict[str, Any]]):
             elements = elements.mp_prefetch(
                 MultiprocessingOptions(num_workers=self._workers, per_worker_buffer_size=_PREFETCHED_BATCHES)
             )
-        self._elements = iter(elements)
+        return iter(elements)
 
 
 def load_batches(

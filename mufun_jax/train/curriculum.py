@@ -179,6 +179,8 @@ class Curriculum:
                 )
             except NotFiniteError as error:
                 raise NotFiniteError(f"stage {name}, {error}") from None
+            finally:
+                batches.close()
         return state.params
 
     def _initial_params(self) -> Params:
