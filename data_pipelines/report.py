@@ -8,11 +8,11 @@ from rich.table import Table
 
 
 def prepared_table(reports: Mapping[str, Mapping[str, Any]]) -> Table:
-    """A row a set and split: shards, records, examples, hours, and what was left out."""
+    """A row a set and split. `kept out` is audio of an evaluation; `bad`, of all splits together, was left out."""
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1))
     table.add_column("set", no_wrap=True)
     table.add_column("split", no_wrap=True)
-    for name in ("shards", "examples", "hours", "twice\nthere", "in an\nevaluation", "rejected"):
+    for name in ("shards", "examples", "hours", "twice\nthere", "kept\nout", "bad"):
         table.add_column(name, justify="right", no_wrap=True)
     for name, report in reports.items():
         rejected = str(len(report["rejected"]))
