@@ -66,7 +66,8 @@ class PreparedSet:
             there = sorted(info.parent.parent.name for info in folder.glob(f"*/{_VERSION}/dataset_info.json"))
             unfinished = "is not complete: run `mufun prepare` again" if self._folder.is_dir() else "is no prepared set"
             raise ManifestError(
-                f"{folder / name} {unfinished}{nearest(name, there)}; there are: {', '.join(there) or 'none'}"
+                f"{folder / name} {unfinished}{nearest(name, there)}; there are: {', '.join(there) or 'none'}; "
+                "`mufun prepare` makes them"
             )
         content = _read_report(self._folder / "report.json", split)
         self.duplicates = frozenset(duplicate.record for duplicate in content.duplicates if duplicate.left_out)

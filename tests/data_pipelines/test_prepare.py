@@ -204,6 +204,28 @@ def test_changed_input_is_written_again_and_stale_shards_go(songs, tmp_path):
     assert shards_of(out) == shards_of(fresh)
 
 
+@pytest.mark.parametrize("change", ["words", "audio", "options", "a shard cut short"])
+def test_what_changed_is_written_again_and_nothing_else(songs, tmp_path, change):
+    manifest = with_lines(songs, tmp_path)
+    out, options = tmp_path / "out", small_shards()
+    prepare([manifest_source(manifest)], out, options)
+    before = {file: file.stat().st_mtime_ns for file in PreparedSet(out, "songs").shards}
+    if change == "words":
+        manifest.write_text(manifest.read_text().replace("blues", "jazzy", 1))
+    elif change == "audio":
+        tone(manifest.parent / "audio/0.wav", 999)
+    elif change == "options":
+        options = small_shards(shard=ShardOptions(encoding="int16"))
+    else:
+        first = min(before)
+        first.write_bytes(first.read_bytes()[:-1000])
+    prepare([manifest_source(manifest)], out, options)
+    written = sum(file.stat().st_mtime_ns != before[file] for file in PreparedSet(out, "songs").shards)
+    assert written == (len(before) if change == "options" else 1)
+    prepare([manifest_source(manifest)], tmp_path / "fresh", options)
+    assert shards_of(out) == shards_of(tmp_path / "fresh")
+
+
 def test_verify_finds_a_damaged_shard_and_writes_it_again(songs, tmp_path):
     prepare([manifest_source(songs)], tmp_path, small_shards())
     before = shards_of(tmp_path)
