@@ -187,7 +187,7 @@ def _check_bad(planned: _PlannedSet, rejected: Sequence[Rejected], options: Prep
         more = f"; and {len(rejected) - _SHOWN} more" if len(rejected) > _SHOWN else ""
         raise ManifestError(
             f"{planned.source.name}: {len(rejected)} of {planned.examples} examples are bad ({fraction:.2%}, more than "
-            f"--max-bad-fraction {options.max_bad_fraction:g}): {shown}{more}"
+            f"--max-bad-fraction {options.max_bad_fraction:g}; mend them, or raise it): {shown}{more}"
         )
 
 

@@ -156,6 +156,13 @@ def write_shard(plan: PlannedShard, options: ShardOptions, evaluation: frozenset
     return summary
 
 
+def forget_other(plan: PlannedShard, options: ShardOptions) -> None:
+    """Takes the summary of a shard away that was written by another plan: it does not count as finished any more."""
+    finished = read_summary(plan.file("summary", ".json"))
+    if finished is not None and finished.plan != plan.fingerprint(options):
+        plan.file("summary", ".json").unlink()
+
+
 def read_summary(file: epath.Path) -> ShardSummary | None:
     """The summary in a file, or None where there is no readable one: then the shard is not finished."""
     try:

@@ -24,7 +24,7 @@ from apache_beam.transforms.environments import SubprocessSDKEnvironment
 from etils import epath
 from pydantic import TypeAdapter
 
-from data_pipelines.shard import PlannedShard, ShardOptions, read_hashes, write_shard
+from data_pipelines.shard import PlannedShard, ShardOptions, forget_other, read_hashes, write_shard
 from mufun_jax.errors import ManifestError, UserError, nearest
 
 Advance = Callable[..., None]
@@ -52,6 +52,8 @@ def write_shards(
     Raises:
         ManifestError: with `options.strict`, at the first bad example; UserError: an option that Beam does not have.
     """
+    for plan in (*evaluation, *training):
+        forget_other(plan, options)
     plans = [_save(plan) for plan in (*evaluation, *training)]
     pipeline = _pipeline(workers, beam_options)
     first, rest = plans[: len(evaluation)], plans[len(evaluation) :]

@@ -340,7 +340,9 @@ def test_a_bad_line_is_left_out_counted_and_told(songs, tmp_path, reason):
     assert bad["where"].startswith(f"{manifest}, ") and "13" in bad["where"]
     assert report["examples"] == 13
     assert len(list(PreparedSet(tmp_path / "out", "songs").index())) == 12
-    with pytest.raises(ManifestError, match=r"1 of 13 examples are bad \(7.69%, more than --max-bad-fraction 0.001\)"):
+    with pytest.raises(
+        ManifestError, match=r"1 of 13 examples are bad \(7.69%, more than --max-bad-fraction 0.001; mend them"
+    ):
         prepare([manifest_source(manifest)], tmp_path / "stopped", small_shards())
     assert not (tmp_path / "stopped/songs/1.0.0/dataset_info.json").exists()
     with pytest.raises(ManifestError, match="--strict: it stops at the first") as caught:
