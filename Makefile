@@ -1,5 +1,5 @@
 # make demo    render music, train, evaluate, ask: ten minutes on two cores, install included
-# make test    everything that proves it works: under twenty minutes
+# make test    everything that proves it works: about twenty minutes
 # make bench   measures: conversion of a 10 GB checkpoint beside cp; the data path beside the reference's
 # make setup   the virtual environment in .venv; does nothing when nothing changed
 
