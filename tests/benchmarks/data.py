@@ -37,6 +37,7 @@ CORES = 2
 SONGS, COPIES = 4, 3
 CLIPS = 6_000
 STEP_SECONDS, STEPS = 0.5, 40
+AHEAD, BATCHES = 16, 16  # batches that may have been read while others were measured; those that are timed
 
 LEAST_FEED, LEAST_OVER_REFERENCE, LEAST_PREPARE, MOST_WAIT, LEAST_USED = 1000, 5, 150, 0.02, 0.9
 
@@ -119,10 +120,9 @@ class Feed:
         self._batches = Batches(data, rows, 0, 1, workers)
         self._workers = workers
         self._window_seconds = data.encoder.encoder.window_seconds
-        self._ahead = 2 * max(1, workers) + 2  # batches that may be there already
 
     def speed(self, batches: int) -> Speed:
-        for _ in range(self._ahead):
+        for _ in range(AHEAD):
             next(self._batches)
         return measured_speed(lambda: sum(self._take() for _ in range(batches)), max(1, self._workers))
 
@@ -165,7 +165,7 @@ def measure_feed(folder: Path, rounds: int) -> dict[tuple[str, int], Speed]:
             workers = 0 if processes == 1 else processes
             for name, data, rows in (("4,096 x 13", long, 4), ("768 x 2", short, 16)):
                 feed = Feed(data, rows, workers)
-                works[name, processes] = lambda feed=feed: feed.speed(6)
+                works[name, processes] = lambda feed=feed: feed.speed(BATCHES)
         return in_rounds(works, rounds)
 
 
