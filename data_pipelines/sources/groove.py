@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 
 from data_pipelines.sources.data_set import Clip, DataSet, Label, Split
-from data_pipelines.sources.layout import bad_row, found, rows
+from data_pipelines.sources.layout import bad_row, columns, found
 from mufun_jax.errors import nearest
 
 # The first words of the table's styles, and how they are written here.
@@ -45,16 +45,7 @@ def read_groove(folder: Path) -> Iterator[Clip]:
     """
     table = found(folder, "info.csv", "groove/info.csv")
     base = table.parent.relative_to(folder)
-    lines = rows(table, ",")
-    line, heads = next(lines, (1, []))
-    for column in _COLUMNS:
-        if column not in heads:
-            raise bad_row(table, line, f"no column {column!r}{nearest(column, heads)}")
-    places = [heads.index(column) for column in _COLUMNS]
-    for line, cells in lines:
-        if len(cells) != len(heads):
-            raise bad_row(table, line, f"{len(cells)} cells below {len(heads)} columns")
-        name, style, tempo, kind, meter, audio, split = (cells[place].strip() for place in places)
+    for line, (name, style, tempo, kind, meter, audio, split) in columns(table, _COLUMNS):
         if kind not in ("beat", "fill"):
             raise bad_row(table, line, f"beat_type must be beat or fill, not {kind!r}")
         if kind == "fill" or not audio:

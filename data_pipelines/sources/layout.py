@@ -4,7 +4,7 @@ import csv
 from collections.abc import Iterator
 from pathlib import Path
 
-from mufun_jax.errors import ManifestError
+from mufun_jax.errors import ManifestError, nearest
 
 _LONGEST_CELL = 1 << 24  # characters; some tables hold whole biographies
 
@@ -54,6 +54,23 @@ def rows(path: Path, delimiter: str, quoted: bool = True) -> Iterator[tuple[int,
                     yield reader.line_num, cells
         except (csv.Error, UnicodeDecodeError) as error:
             raise bad_row(path, reader.line_num + 1, str(error)) from None
+
+
+def columns(path: Path, names: tuple[str, ...]) -> Iterator[tuple[int, list[str]]]:
+    """The cells of some columns of a table with commas and a line of heads, each row with its line number.
+
+    Raises ManifestError where a column is missing, or a row has more or fewer cells than there are heads.
+    """
+    lines = rows(path, ",")
+    line, heads = next(lines, (1, []))
+    for name in names:
+        if name not in heads:
+            raise bad_row(path, line, f"no column {name!r}{nearest(name, heads)}")
+    places = [heads.index(name) for name in names]
+    for line, cells in lines:
+        if len(cells) != len(heads):
+            raise bad_row(path, line, f"{len(cells)} cells below {len(heads)} columns")
+        yield line, [cells[place].strip() for place in places]
 
 
 def bad_row(path: Path, line: int, what: str) -> ManifestError:

@@ -6,8 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from data_pipelines.sources.data_set import Clip, DataSet, Label
-from data_pipelines.sources.layout import bad_row, found, rows
-from mufun_jax.errors import nearest
+from data_pipelines.sources.layout import bad_row, columns, found
 
 _COLUMNS = ("ytid", "aspect_list", "caption", "is_audioset_eval")
 _FOLDERS = ("wav", "audio", "music_data")
@@ -20,16 +19,7 @@ def read_musiccaps(folder: Path) -> Iterator[Clip]:
     """The clips in the table's order: the caption, and the aspects as tags."""
     table = found(folder, "musiccaps-public.csv")
     audio = next((name for name in _FOLDERS if (folder / name).is_dir()), _FOLDERS[0])
-    lines = rows(table, ",")
-    line, heads = next(lines, (1, []))
-    for column in _COLUMNS:
-        if column not in heads:
-            raise bad_row(table, line, f"no column {column!r}{nearest(column, heads)}")
-    places = [heads.index(column) for column in _COLUMNS]
-    for line, cells in lines:
-        if len(cells) != len(heads):
-            raise bad_row(table, line, f"{len(cells)} cells below {len(heads)} columns")
-        name, aspects, caption, is_test = (cells[place].strip() for place in places)
+    for line, (name, aspects, caption, is_test) in columns(table, _COLUMNS):
         if not _YOUTUBE_ID.fullmatch(name):
             raise bad_row(table, line, f"{name!r} is no id of YouTube")
         if is_test not in ("True", "False") or not caption:

@@ -1,18 +1,14 @@
 """`mufun prepare`, through its Python function: what it writes, again and again, and what it refuses."""
 
-import hashlib
 import json
 import shutil
 import subprocess
 import sys
 import time
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 import soundfile
-from filelock import FileLock
 
 from data_pipelines import shard as shard_module
 from data_pipelines.manifest import Example
@@ -20,58 +16,16 @@ from data_pipelines.prepare import PrepareOptions, prepare
 from data_pipelines.prepared_set import PreparedSet
 from data_pipelines.record import content_hash, decode_audio
 from data_pipelines.shard import ShardOptions
-from data_pipelines.source import data_set_source, find_source, manifest_source
+from data_pipelines.source import data_set_source, manifest_source
 from mufun_jax.audio.waveform import load_waveform
 from mufun_jax.audio.windows import to_int16
-from mufun_jax.errors import ManifestError, UserError
-
-ONE = PrepareOptions(workers=1)
-
-
-def tone(path: Path, pitch: float, seconds: float = 0.5, rate: int = 22_050) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    samples = 0.4 * np.sin(2 * np.pi * pitch * np.arange(round(seconds * rate)) / rate)
-    soundfile.write(path, np.stack([samples, samples], axis=1), rate)
-
-
-def entry(name: str, audio: Any, answer: str = "blues", **more) -> dict:
-    question = {"from": "human", "value": "<audio>\nWhat genre is this?"}
-    return {"id": name, "audio": audio, "conversations": [question, {"from": "gpt", "value": answer}]} | more
-
-
-def write_songs(folder: Path, count: int = 12, name: str = "songs.jsonl") -> Path:
-    """A manifest of tones: WAV, FLAC, OGG and MP3 by turns."""
-    lines = []
-    for number in range(count):
-        audio = f"audio/{number}.{('wav', 'flac', 'ogg', 'mp3')[number % 4]}"
-        tone(folder / audio, 200 + 40 * number)
-        lines.append(json.dumps(entry(f"song{number}", audio, task="genre")))
-    manifest = folder / name
-    manifest.write_text("\n".join(lines) + "\n")
-    return manifest
+from mufun_jax.errors import ManifestError
+from tests.data_pipelines.prepared_songs import ONE, entry, shards_of, small_shards, tone, with_lines, write_songs
 
 
 @pytest.fixture(scope="module")
 def songs(tmp_path_factory):
     return write_songs(tmp_path_factory.mktemp("songs"))
-
-
-def small_shards(**changes) -> PrepareOptions:
-    return PrepareOptions(**{"workers": 1, "shard_bytes": 60_000, **changes})
-
-
-def shards_of(out: Path) -> dict[str, str]:
-    """Hashes of everything that training reads."""
-    files = [*out.glob("*/1.0.0/*.array_record-*"), *out.glob("*/1.0.0/*.index-*"), *out.glob("*/1.0.0/*_info.json")]
-    return {file.name: hashlib.sha256(file.read_bytes()).hexdigest() for file in sorted(files)}
-
-
-def with_lines(songs: Path, tmp_path: Path, *lines: str) -> Path:
-    """A copy of the songs with more lines in the manifest."""
-    shutil.copytree(songs.parent, tmp_path / "copy")
-    manifest = tmp_path / "copy" / songs.name
-    manifest.write_text(songs.read_text() + "".join(f"{line}\n" for line in lines))
-    return manifest
 
 
 # --- what is written -----------------------------------------------------------------------------------------------
@@ -311,203 +265,3 @@ def test_a_data_set_keeps_its_own_test_split_out_of_training(tmp_path):
     assert [leak["where"].split(", ")[1] for leak in report["splits"]["train"]["leaked"]]
     assert report["splits"]["test"]["records"] == 2
     assert any("empty audio file" in bad["reason"] for bad in report["rejected"])
-
-
-# --- bad input -----------------------------------------------------------------------------------------------------
-
-BAD = {
-    "not JSON": '{"id": "x", ',
-    "unknown field 'audoi' (did you mean 'audio'?)": json.dumps(entry("x", "audio/0.wav") | {"audoi": 1}),
-    "lies outside": json.dumps(entry("x", "../secret.wav")),
-    "lies outside the manifest's folder": json.dumps(entry("x", "/etc/passwd")),
-    "is a URL": json.dumps(entry("x", "https://example.org/a.wav")),
-    "no such file": json.dumps(entry("x", "audio/absent.wav")),
-    "empty audio file": json.dumps(entry("x", "audio/empty.wav")),
-    "must be a file name": json.dumps(entry("x", 7)),
-    "0 <= start < end": json.dumps(entry("x", "audio/0.wav", time=[3, 1])),
-    "begins where the audio ends, at 0.500 s": json.dumps(entry("x", "audio/0.wav", time=[0.45, 1])),
-    "is shorter than 0.1 s": json.dumps(entry("x", "audio/0.wav", time=[0.1, 0.15])),
-}
-
-
-@pytest.mark.parametrize("reason", BAD)
-def test_a_bad_line_is_left_out_counted_and_told(songs, tmp_path, reason):
-    manifest = with_lines(songs, tmp_path, BAD[reason])
-    (manifest.parent / "audio/empty.wav").touch()
-    report = prepare([manifest_source(manifest)], tmp_path / "out", small_shards(max_bad_fraction=0.1))["songs"]
-    (bad,) = report["rejected"]
-    assert reason in bad["reason"]
-    assert bad["where"].startswith(f"{manifest}, ") and "13" in bad["where"]
-    assert report["examples"] == 13
-    assert len(list(PreparedSet(tmp_path / "out", "songs").index())) == 12
-    with pytest.raises(
-        ManifestError, match=r"1 of 13 examples are bad \(7.69%, more than --max-bad-fraction 0.001; mend them"
-    ):
-        prepare([manifest_source(manifest)], tmp_path / "stopped", small_shards())
-    assert not (tmp_path / "stopped/songs/1.0.0/dataset_info.json").exists()
-    with pytest.raises(ManifestError, match="--strict: it stops at the first") as caught:
-        prepare([manifest_source(manifest)], tmp_path / "strict", small_shards(shard=ShardOptions(strict=True)))
-    assert reason in str(caught.value)
-
-
-def test_strict_stops_in_worker_processes_too(songs, tmp_path):
-    manifest = with_lines(songs, tmp_path, BAD["no such file"])
-    with pytest.raises(ManifestError, match=r"absent\.wav: no such file.*--strict: it stops at the first"):
-        prepare([manifest_source(manifest)], tmp_path / "out", small_shards(shard=ShardOptions(strict=True), workers=2))
-
-
-def test_one_bad_line_in_many_does_not_stop_a_run(songs, tmp_path):
-    lines = [json.dumps(entry(f"again{n}", "audio/0.wav", f"answer {n}")) for n in range(2000)]
-    manifest = with_lines(songs, tmp_path, *lines, "[" * 100_000)
-    report = prepare([manifest_source(manifest)], tmp_path / "out", ONE)["songs"]
-    assert [bad["where"] for bad in report["rejected"]] == [f"{manifest}, line 2013"]
-    assert report["splits"]["train"]["examples"] == 2012
-    assert report["splits"]["train"]["labels"]["unnamed"]["(others)"] == 1900, "a report has an end"
-
-
-def test_a_file_beyond_the_longest_is_rejected_and_not_cut(songs, tmp_path):
-    options = PrepareOptions(ShardOptions(longest=0.4), workers=1, max_bad_fraction=1.0)
-    with pytest.raises(ManifestError, match=r"12 of 12 examples are bad .*too long, 0.5 s where at most 0.4 s"):
-        prepare([manifest_source(songs)], tmp_path, options)
-
-
-def test_sources_and_options_that_are_wrong(songs, tmp_path):
-    with pytest.raises(ManifestError, match=r"gtzam.*did you mean 'gtzan'"):
-        find_source(f"gtzam:{tmp_path}", 0)
-    with pytest.raises(ManifestError, match="write gtzan:FOLDER"):
-        find_source("gtzan", 0)
-    with pytest.raises(ManifestError, match=r"no such folder; unpack the data set there \(.*genres"):
-        find_source("gtzan:/nowhere", 0)
-    with pytest.raises(ManifestError, match="no such manifest"):
-        prepare([find_source(str(tmp_path / "absent.json"), 0)], tmp_path, ONE)
-    with pytest.raises(ManifestError, match="two sources are called 'songs'"):
-        prepare([manifest_source(songs)] * 2, tmp_path, ONE)
-    with pytest.raises(UserError, match=r"Beam has no option 'runer' \(did you mean 'runner'\?\)"):
-        prepare([manifest_source(songs)], tmp_path / "x", PrepareOptions(workers=1, beam_options=("runer=Flink",)))
-    empty = tmp_path / "empty.json"
-    empty.write_text("[]")
-    with pytest.raises(ManifestError, match="holds no example"):
-        prepare([manifest_source(empty)], tmp_path, ONE)
-
-
-def test_beam_options_choose_the_runner(songs, tmp_path):
-    prepare([manifest_source(songs)], tmp_path / "ours", ONE)
-    options = PrepareOptions(workers=1, beam_options=("runner=BundleBasedDirectRunner",))
-    prepare([manifest_source(songs)], tmp_path / "theirs", options)
-    assert shards_of(tmp_path / "ours") == shards_of(tmp_path / "theirs")
-
-
-# --- one run after another -----------------------------------------------------------------------------------------
-
-
-def test_strict_after_a_lax_run_finds_what_that_left_out(songs, tmp_path):
-    manifest = with_lines(songs, tmp_path, BAD["no such file"])
-    prepare([manifest_source(manifest)], tmp_path / "out", small_shards(max_bad_fraction=0.1))
-    with pytest.raises(ManifestError, match=r"absent\.wav: no such file.*--strict"):
-        prepare([manifest_source(manifest)], tmp_path / "out", small_shards(shard=ShardOptions(strict=True)))
-
-
-def test_what_is_no_evaluation_any_more_comes_back(songs, tmp_path):
-    benchmark = songs.parent / "benchmark.json"
-    benchmark.write_text(json.dumps([entry("q", "audio/4.wav", task="genre")]))
-    prepare([manifest_source(songs)], tmp_path / "out", small_shards(evaluation=(benchmark,)))
-    assert len(list(PreparedSet(tmp_path / "out", "songs").index())) == 11
-    prepare([manifest_source(songs)], tmp_path / "out", small_shards())
-    assert len(list(PreparedSet(tmp_path / "out", "songs").index())) == 12
-
-
-def test_an_evaluation_set_that_is_not_finished_protects_as_well(songs, tmp_path):
-    held_out = tmp_path / "held_out"
-    shutil.copytree(songs.parent, held_out)
-    (held_out / songs.name).rename(held_out / "questions.jsonl")
-    prepare([manifest_source(held_out / "questions.jsonl", "test")], tmp_path / "out", small_shards())
-    (tmp_path / "out/questions/1.0.0/dataset_info.json").unlink()
-    report = prepare([manifest_source(songs)], tmp_path / "out", small_shards())["songs"]
-    assert report["splits"]["train"]["records"] == 0
-    assert len(report["splits"]["train"]["leaked"]) == 12
-
-
-def test_a_set_with_a_leak_is_not_trained_on(songs, tmp_path):
-    out = tmp_path / "out"
-    prepare([manifest_source(songs)], out, small_shards())
-    manifest = tmp_path / "questions.json"
-    shutil.copy(songs.parent / "audio/5.flac", tmp_path / "x.flac")
-    manifest.write_text(json.dumps([entry("q", "x.flac", task="genre")]))
-    with pytest.raises(ManifestError, match="audio of an evaluation set"):
-        prepare([manifest_source(manifest, "test")], out, small_shards())
-    with pytest.raises(ManifestError, match="not complete"):
-        PreparedSet(out, "songs")
-
-
-def test_a_mistake_in_one_source_leaves_the_sets_of_others_as_they_are(songs, tmp_path):
-    prepare([manifest_source(songs)], tmp_path / "out", small_shards())
-    before = shards_of(tmp_path / "out")
-    with pytest.raises(ManifestError, match="no such manifest"):
-        prepare([manifest_source(songs), find_source(str(tmp_path / "absent.json"), 0)], tmp_path / "out", ONE)
-    with pytest.raises(ManifestError, match="no such manifest"):
-        prepare([manifest_source(songs)], tmp_path / "out", small_shards(evaluation=(tmp_path / "absent.json",)))
-    assert shards_of(tmp_path / "out") == before
-
-
-def test_another_manifest_of_the_same_name_does_not_replace_a_set(songs, tmp_path):
-    prepare([manifest_source(songs)], tmp_path / "out", ONE)
-    shutil.copytree(songs.parent, tmp_path / "other")
-    with pytest.raises(ManifestError, match=r"was prepared from .*, not from .*other: give another --out"):
-        prepare([manifest_source(tmp_path / "other" / songs.name)], tmp_path / "out", ONE)
-
-
-def test_two_runs_do_not_write_in_one_folder_at_once(songs, tmp_path):
-    with (
-        FileLock(tmp_path / ".mufun-prepare.lock"),
-        pytest.raises(UserError, match="another `mufun prepare` is writing"),
-    ):
-        prepare([manifest_source(songs)], tmp_path, ONE)
-
-
-def test_a_third_copy_that_says_what_the_second_did_is_left_out(songs, tmp_path):
-    lines = [json.dumps(entry(name, f"audio/{name}.wav", "jazz", task="genre")) for name in ("second", "third")]
-    manifest = with_lines(songs, tmp_path, *lines)
-    for name in ("second", "third"):
-        shutil.copy(manifest.parent / "audio/0.wav", manifest.parent / f"audio/{name}.wav")
-    report = prepare([manifest_source(manifest)], tmp_path / "out", ONE)["songs"]["splits"]["train"]
-    assert [duplicate["left_out"] for duplicate in report["duplicates"]] == [False, True]
-
-
-def test_a_disk_that_is_full_is_one_line(songs, tmp_path, monkeypatch):
-    def full(*_):
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(shard_module, "_publish", full)
-    with pytest.raises(UserError, match=r"writing shards failed: .*No space left on device.*run it again"):
-        prepare([manifest_source(songs)], tmp_path, ONE)
-
-
-@pytest.mark.parametrize("option", ["runner=Foo", "runner", "help", "direct_num_workers=x"])
-def test_wrong_options_of_beam_are_one_line(songs, tmp_path, option, capfd):
-    with pytest.raises(UserError, match=r"^--beam "):
-        prepare([manifest_source(songs)], tmp_path, PrepareOptions(workers=1, beam_options=(option,)))
-    assert capfd.readouterr().err == ""
-
-
-@pytest.mark.parametrize("change", [{"max_bad_fraction": float("nan")}, {"shard": ShardOptions(longest=float("nan"))}])
-def test_numbers_that_are_none_are_refused(change):
-    with pytest.raises(UserError, match="nan: give"):
-        PrepareOptions(**change)
-
-
-@pytest.mark.parametrize(
-    "line",
-    [
-        json.dumps(entry("x", "audio/0.wav", time=[0, 10**400])),
-        json.dumps(entry("x", "audio/circle.wav")),
-        json.dumps(entry("x", "audio/" + "n" * 300 + ".wav")),
-        json.dumps(entry("x", "audio/0.wav") | {"k" * 3_000_000: 1}),
-    ],
-    ids=["a time beyond all numbers", "a link to itself", "a name too long", "a key without end"],
-)
-def test_entries_that_would_end_a_run_are_only_counted(songs, tmp_path, line):
-    manifest = with_lines(songs, tmp_path, line)
-    (manifest.parent / "audio/circle.wav").symlink_to("circle.wav")
-    report = prepare([manifest_source(manifest)], tmp_path / "out", small_shards(max_bad_fraction=0.1))["songs"]
-    (bad,) = report["rejected"]
-    assert bad["where"] == f"{manifest}, line 13" and len(bad["reason"]) < 2000
