@@ -1,7 +1,7 @@
 """Manifests: the original's JSON (or JSON lines) of conversations about audio files, read and checked."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -13,6 +13,7 @@ _FIELDS = ("id", "audio", "time", "conversations", "task")
 _LIST_LIMIT = 4 << 30  # bytes of a JSON list, which is read whole; JSON lines have no limit
 _LINE_LIMIT = 16 << 20  # bytes of one line
 _LONGEST_TIME = 1e7  # seconds
+_SHOWN = 3  # rejected entries in an error's line; all are in a report
 _LONGEST_REASON = 1000  # characters that a report keeps of what is wrong with an entry
 _LONGEST_NAME = 255  # bytes of a file's name, on most file systems
 
@@ -42,6 +43,12 @@ class Rejected:
 
     def __str__(self) -> str:
         return f"{self.where}: {self.reason}"
+
+
+def listed(rejected: Sequence[Rejected]) -> str:
+    """The first few for an error's line, and how many more there are."""
+    more = f"; and {len(rejected) - _SHOWN} more" if len(rejected) > _SHOWN else ""
+    return "; ".join(str(one) for one in rejected[:_SHOWN]) + more
 
 
 def read_manifest(path: Path) -> list[Example]:

@@ -18,10 +18,11 @@ from typing import Any, get_args
 from etils import epath
 from filelock import FileLock, Timeout
 
-from data_pipelines.manifest import Example, Rejected, read_entries
+from data_pipelines.manifest import Example, Rejected, listed, read_entries
 from data_pipelines.record import TFDS_FEATURES, content_hash
 from data_pipelines.shard import (
     FORMAT,
+    VERSION,
     PlannedShard,
     ShardOptions,
     ShardSummary,
@@ -36,9 +37,7 @@ from mufun_jax.audio.waveform import load_waveform
 from mufun_jax.audio.windows import to_int16
 from mufun_jax.errors import ManifestError, UserError
 
-VERSION = "1.0.0"  # of the layout; tensorflow_datasets wants one in the path
 EVALUATION_SPLITS = ("validation", "test")
-_SHOWN = 3  # bad examples in an error's line; all are in the report
 
 
 @dataclass(frozen=True)
@@ -91,8 +90,6 @@ def prepare(
     """
     if find_spec("apache_beam") is None:
         raise UserError("preparing data needs Apache Beam; install it: pip install 'mufun_jax[prepare]'")
-    from data_pipelines.to_array_record import write_shards
-
     names = [source.name for source in sources]
     for name in names:
         if names.count(name) > 1:
@@ -100,16 +97,17 @@ def prepare(
     if not str(out):
         raise UserError("--out is empty: name the folder for the prepared sets")
     with _locked(str(out)):
-        return _prepare(sources, epath.Path(out), options, write_shards, progress)
+        return _prepare(sources, epath.Path(out), options, progress)
 
 
 def _prepare(
     sources: Sequence[Source],
     out: epath.Path,
     options: PrepareOptions,
-    write_shards: Any,
     progress: Callable[..., None],
 ) -> dict[str, dict[str, Any]]:
+    from data_pipelines.to_array_record import write_shards  # Beam is an extra, and slow to import
+
     planned = [_plan(source, out, options) for source in sources]  # nothing is touched before all of them are read
     shards = [shard for each in planned for split in each.shards.values() for shard in split]
     named = frozenset(_hashes_of(options))
@@ -183,11 +181,9 @@ def _check_bad(planned: _PlannedSet, rejected: Sequence[Rejected], options: Prep
     """Raises ManifestError where too much of a set is bad."""
     fraction = len(rejected) / planned.examples
     if fraction > options.max_bad_fraction or len(rejected) == planned.examples:
-        shown = "; ".join(str(bad) for bad in rejected[:_SHOWN])
-        more = f"; and {len(rejected) - _SHOWN} more" if len(rejected) > _SHOWN else ""
         raise ManifestError(
             f"{planned.source.name}: {len(rejected)} of {planned.examples} examples are bad ({fraction:.2%}, more than "
-            f"--max-bad-fraction {options.max_bad_fraction:g}; mend them, or raise it): {shown}{more}"
+            f"--max-bad-fraction {options.max_bad_fraction:g}; mend them, or raise it): {listed(rejected)}"
         )
 
 

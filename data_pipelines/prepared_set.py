@@ -10,11 +10,10 @@ import grain
 from pydantic import Field, NonNegativeInt, TypeAdapter, ValidationError
 
 from data_pipelines.record import Record
-from data_pipelines.shard import sha256_of
+from data_pipelines.shard import VERSION, sha256_of
 from data_pipelines.tf_example import RecordError
 from mufun_jax.errors import ManifestError, nearest
 
-_VERSION = "1.0.0"
 MEND = "run `mufun prepare` again, which mends it"
 
 
@@ -61,9 +60,9 @@ class PreparedSet:
     def __init__(self, folder: Path, name: str, split: str = "train"):
         """Raises ManifestError where there is no such set, it is not complete, or files of it are missing or short."""
         self.name = name
-        self._folder = folder / name / _VERSION
+        self._folder = folder / name / VERSION
         if not (self._folder / "dataset_info.json").is_file():
-            there = sorted(info.parent.parent.name for info in folder.glob(f"*/{_VERSION}/dataset_info.json"))
+            there = sorted(info.parent.parent.name for info in folder.glob(f"*/{VERSION}/dataset_info.json"))
             unfinished = "is not complete: run `mufun prepare` again" if self._folder.is_dir() else "is no prepared set"
             raise ManifestError(
                 f"{folder / name} {unfinished}{nearest(name, there)}; there are: {', '.join(there) or 'none'}; "

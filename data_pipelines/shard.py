@@ -30,6 +30,7 @@ from mufun_jax.config import SAMPLE_RATE
 from mufun_jax.errors import AudioError, ManifestError
 
 FORMAT = 1
+VERSION = "1.0.0"  # of the layout, and a folder in a set's path: tensorflow_datasets wants one there
 _WRITER_OPTIONS = "group_size:1,uncompressed"  # each record is read by itself; FLAC does not get smaller
 _TELL_SECONDS = 0.3  # between two notes of how far a shard is
 _MOST_ANSWERS = 100  # distinct answers of a task in a report; captions are all distinct

@@ -11,14 +11,12 @@ import numpy as np
 from jaxtyping import Float32, Int32
 
 from data_pipelines.encode import EncodedExample, ExampleEncoder
-from data_pipelines.manifest import Rejected, checked
+from data_pipelines.manifest import Rejected, checked, listed
 from data_pipelines.mixture import Epochs, Mixture, make_order
 from data_pipelines.prepared_set import MEND, IndexLine, PreparedSet
 from data_pipelines.tf_example import RecordError
 from mufun_jax.config import RunConfig, StageConfig
 from mufun_jax.errors import ManifestError
-
-_SHOWN = 3  # examples that fit no row, in an error's line; the report of the stage has all
 
 
 @dataclass(frozen=True)
@@ -161,9 +159,7 @@ def _check_left_out(sets: Sequence[MeasuredSet], max_bad_fraction: float) -> Non
     left_out = [rejected for measured in sets for rejected in measured.left_out]
     total = len(left_out) + sum(len(measured.places) for measured in sets)
     if total and len(left_out) > max_bad_fraction * total:
-        shown = "; ".join(str(rejected) for rejected in left_out[:_SHOWN])
-        more = f"; and {len(left_out) - _SHOWN} more" if len(left_out) > _SHOWN else ""
         raise ManifestError(
             f"{len(left_out)} of {total} examples fit no row, more than max_bad_fraction {max_bad_fraction:g}: "
-            f"{shown}{more}"
+            f"{listed(left_out)}"
         )
