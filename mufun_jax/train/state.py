@@ -33,13 +33,18 @@ def start_stage(
 ) -> TrainState:
     """Step 0 of a stage: the parameters so far, and optimizer state for the trained parts."""
     trained, _ = split_params(params, trained_parts)
+    shardings = opt_state_shardings(optimizer, trained, mesh)
+    opt_state = jax.jit(optimizer.init, out_shardings=shardings)(trained)
     replicated = NamedSharding(mesh, PartitionSpec())
-    shardings = optax.tree_map_params(
+    return TrainState(jax.device_put(jnp.zeros((), jnp.int32), replicated), params, opt_state)
+
+
+def opt_state_shardings(optimizer: optax.GradientTransformation, trained: Params, mesh: Mesh) -> optax.OptState:
+    """Each moment lies as its parameter does; counts are everywhere."""
+    return optax.tree_map_params(
         optimizer,
         lambda _, sharding: sharding,
         jax.eval_shape(optimizer.init, trained),
         jax.tree.map(lambda leaf: leaf.sharding, trained),
-        transform_non_params=lambda _: replicated,
+        transform_non_params=lambda _: NamedSharding(mesh, PartitionSpec()),
     )
-    opt_state = jax.jit(optimizer.init, out_shardings=shardings)(trained)
-    return TrainState(jax.device_put(jnp.zeros((), jnp.int32), replicated), params, opt_state)
