@@ -31,7 +31,6 @@ def get_config() -> ConfigDict:
             data="data",
             compute_dtype="bfloat16",
             loader_workers=16,
-            rematerialize=True,
             mesh=dict(data=2, fsdp=128),
             optimizer=dict(b1=0.9, b2=0.999, epsilon=1e-8, weight_decay=0.0, clip_norm=1.0),
             checkpoint=dict(every_steps=500, keep=2),

@@ -14,8 +14,8 @@ from mufun_jax.model.presets import preset
 
 
 def get_config() -> ConfigDict:
-    short = dict(rows=6, positions=384, windows=4, targets=64, longest_audio=12.0, warmup_fraction=0.03)
-    whole = dict(rows=2, positions=768, windows=14, targets=64, longest_audio=39.0, warmup_fraction=0.03)
+    short = dict(rows=6, positions=384, windows=4, targets=64, longest_audio=12.0, warmup_fraction=0.03, remat="none")
+    whole = dict(rows=2, positions=768, windows=14, targets=64, longest_audio=39.0, warmup_fraction=0.03, remat="none")
     everything = dict(encoder="full", connector="full", decoder="full")
     return ConfigDict(
         dict(
@@ -23,7 +23,6 @@ def get_config() -> ConfigDict:
             tokenizer="nano",
             data="runs/demo/data",
             compute_dtype="float32",
-            rematerialize=False,
             seed=0,
             mesh=dict(data=2, fsdp=1, tensor=1, context=1, simulated_devices=2),
             optimizer=dict(b1=0.9, b2=0.98, epsilon=1e-8, weight_decay=0.0, clip_norm=1.0),

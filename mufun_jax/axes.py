@@ -19,6 +19,12 @@ Logical axis names: each parameter and each batch field names its axes with thes
 ROWS = "rows"
 POSITIONS = "positions"
 WINDOWS = "windows"  # rows x windows folded: the encoder's batch
+TARGETS = "targets"
+
+# Widths of what is looked up: a table that is split by its width gives each device its part of all rows' vectors.
+LOOKUP_ROWS = "lookup_rows"
+LOOKUP_WIDTH = "lookup_width"  # of text embeddings
+AUDIO_WIDTH = "audio_width"  # of audio tokens
 
 # Axes of parameters.
 LAYERS = "layers"
@@ -33,6 +39,7 @@ MEL = "mel"
 FRAMES = "frames"
 FEATURES = "features"  # the concatenated tapped layers
 NORM = "norm"
+RANK = "rank"  # of a low-rank adapter
 
 # The four axes of the device mesh, slowest network first.
 MESH_AXES = ("data", "fsdp", "tensor", "context")

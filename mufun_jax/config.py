@@ -27,7 +27,7 @@ from pydantic.dataclasses import dataclass
 from mufun_jax.errors import ConfigError, nearest
 
 Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
-Training = Literal["full", "frozen"]
+Training = Literal["full", "frozen", "lora"]
 Config = TypeVar("Config")
 _STRICT = ConfigDict(extra="forbid")
 
@@ -108,17 +108,26 @@ class ModelConfig:
 
 @dataclass(frozen=True, config=_STRICT)
 class MeshConfig:
-    """How many devices along each mesh axis. `simulated_devices` splits a CPU into that many."""
+    """How many devices along each mesh axis. `simulated_devices` splits a CPU into that many.
 
-    data: PositiveInt = 1
-    fsdp: PositiveInt = 1
-    tensor: PositiveInt = 1
-    context: PositiveInt = 1
+    With several slices (pods joined by the data-centre network), `data` is a multiple of them: only the sums of
+    gradients cross that network.
+    """
+
+    data: PositiveInt = 1  # rows; parameters are the same on each
+    fsdp: PositiveInt = 1  # rows, and parameters by their width
+    tensor: PositiveInt = 1  # heads and feed-forward units
+    context: PositiveInt = 1  # positions of a row
+    slices: PositiveInt = 1
     simulated_devices: NonNegativeInt = 0
 
     @property
     def shape(self) -> tuple[int, int, int, int]:
         return (self.data, self.fsdp, self.tensor, self.context)
+
+    def __post_init__(self) -> None:
+        if self.data % self.slices:
+            raise ValueError(f"data {self.data} is no multiple of {self.slices} slices")
 
 
 @dataclass(frozen=True, config=_STRICT)
@@ -140,6 +149,10 @@ class StageConfig:
     learning_rate: PositiveFloat = 2e-5
     warmup_fraction: Fraction = 0.03  # of the steps, linear; then cosine to zero
     template: Literal["train", "warmup"] = "train"
+    accumulate: PositiveInt = 1  # parts that the rows are taken in, one after the other, for one step
+    # What the backward pass finds of each layer: everything, its input, its attention's output too, or its input in
+    # the host's memory. The less, the more is computed again.
+    remat: Literal["none", "layer", "save_attention", "offload"] = "layer"
     encoder: Training = "full"
     connector: Training = "full"
     decoder: Training = "full"
@@ -149,11 +162,19 @@ class StageConfig:
         parts = {"encoder": self.encoder, "connector": self.connector, "decoder": self.decoder}
         return tuple(part for part, training in parts.items() if training == "full")
 
+    @property
+    def adapted_parts(self) -> tuple[str, ...]:
+        """Parts that low-rank adapters train on, themselves frozen."""
+        parts = {"encoder": self.encoder, "connector": self.connector, "decoder": self.decoder}
+        return tuple(part for part, training in parts.items() if training == "lora")
+
     def __post_init__(self) -> None:
-        if not self.trained_parts:
+        if not self.trained_parts and not self.adapted_parts:
             raise ValueError("encoder, connector and decoder are all frozen: nothing would train")
         if (self.steps is None) == (self.epochs is None):
             raise ValueError("give either steps or epochs")
+        if self.rows % self.accumulate:
+            raise ValueError(f"rows {self.rows} do not divide into {self.accumulate} parts to accumulate")
         if self.epochs is not None and self.weigh_by != "examples":
             raise ValueError("weigh_by is for steps: in epochs, the weights say how often each set comes")
 
@@ -167,6 +188,19 @@ class OptimizerConfig:
     epsilon: PositiveFloat = 1e-8
     weight_decay: NonNegativeFloat = 0.0
     clip_norm: PositiveFloat = 1.0
+
+
+@dataclass(frozen=True, config=_STRICT)
+class LoraConfig:
+    """Low-rank adapters, Hu et al. 2021, arXiv 2106.09685: x W + alpha / rank x A B, of parts that train as "lora"."""
+
+    rank: PositiveInt = 16
+    alpha: PositiveFloat = 32.0
+    targets: tuple[str, ...] = ("query", "key", "value", "out", "gate", "up", "down")  # projections of each layer
+
+    def __post_init__(self) -> None:
+        if not self.targets:
+            raise ValueError("lora.targets is empty: nothing would train")
 
 
 @dataclass(frozen=True, config=_STRICT)
@@ -190,7 +224,12 @@ class RunConfig:
     optimizer: OptimizerConfig = OptimizerConfig()
     checkpoint: CheckpointConfig = CheckpointConfig()
     compute_dtype: Literal["float32", "bfloat16"] = "bfloat16"
-    rematerialize: bool = True  # recompute each layer in the backward pass: less memory, a third more work
+    # Parameters while they train. With bfloat16, the optimizer keeps them in float32 beside.
+    param_dtype: Literal["float32", "bfloat16"] = "float32"
+    lora: LoraConfig = LoraConfig()
+    # Who computes attention; auto: splash on TPU, cuDNN on GPU, XLA elsewhere.
+    attention: Literal["auto", "splash", "cudnn", "xla"] = "auto"
+    ring: bool = False  # where positions are split, keys and values go round a ring instead of being gathered
     loader_workers: NonNegativeInt = 0  # processes that read and decode; 0: a thread of this one
     max_bad_fraction: Fraction = 0.001  # of the examples of a stage may fit no row; they are left out and reported
     initial_model: str | None = None  # folder of the model that the first stage starts from; None: random numbers
@@ -203,18 +242,51 @@ class RunConfig:
             if name not in self.stages:
                 raise ValueError(f"curriculum: no stage {name!r}{nearest(name, list(self.stages))}")
         for name, stage in self.stages.items():
-            if stage.rows % (self.mesh.data * self.mesh.fsdp):
-                raise ValueError(
-                    f"stages.{name}.rows {stage.rows} does not divide over "
-                    f"mesh.data x mesh.fsdp = {self.mesh.data * self.mesh.fsdp}"
-                )
-            if stage.windows * self.model.encoder.tokens_per_window > stage.positions:
-                raise ValueError(
-                    f"stages.{name}.windows {stage.windows} x {self.model.encoder.tokens_per_window} tokens "
-                    f"does not fit into stages.{name}.positions {stage.positions}"
-                )
+            self._check_sizes(f"stages.{name}", stage)
             if not stage.mixture:
                 raise ValueError(f"stages.{name}.mixture is empty: name a manifest and its weight")
+
+    def _check_sizes(self, where: str, stage: StageConfig) -> None:
+        """That a stage's rows, positions and heads divide over the mesh, and that its audio fits. Raises ValueError."""
+        mesh, decoder, encoder = self.mesh, self.model.decoder, self.model.encoder
+        part, groups = stage.rows // stage.accumulate, mesh.data * mesh.fsdp
+        if part % groups:
+            parts = "" if stage.accumulate == 1 else f" / accumulate {stage.accumulate}"
+            raise ValueError(
+                f"{where}.rows {stage.rows}{parts} does not divide over mesh.data x mesh.fsdp = {groups}; "
+                f"nearest: {_nearest_multiple(part, groups) * stage.accumulate}"
+            )
+        chunks = 2 * mesh.context
+        if mesh.context > 1 and stage.positions % chunks:
+            raise ValueError(
+                f"{where}.positions {stage.positions} do not divide into 2 x mesh.context = {chunks} chunks; "
+                f"nearest: {_nearest_multiple(stage.positions, chunks)}"
+            )
+        if stage.targets % mesh.context:
+            raise ValueError(
+                f"{where}.targets {stage.targets} do not divide over mesh.context {mesh.context}; "
+                f"nearest: {_nearest_multiple(stage.targets, mesh.context)}"
+            )
+        for key, count in (("kv_heads", decoder.kv_heads), ("mlp_width", decoder.mlp_width)):
+            if count % mesh.tensor:
+                fitting = max(size for size in range(1, mesh.tensor) if count % size == 0)
+                raise ValueError(
+                    f"model.decoder.{key} {count} do not divide over mesh.tensor {mesh.tensor}; nearest: {fitting}"
+                )
+        if stage.longest_audio > self.model.max_seconds:
+            raise ValueError(
+                f"{where}.longest_audio {stage.longest_audio:g} s is more than the model's "
+                f"{self.model.max_seconds:g} s, model.max_windows {self.model.max_windows}"
+            )
+        if stage.windows * encoder.tokens_per_window > stage.positions:
+            raise ValueError(
+                f"{where}.windows {stage.windows} x {encoder.tokens_per_window} tokens "
+                f"does not fit into {where}.positions {stage.positions}"
+            )
+
+
+def _nearest_multiple(number: int, of: int) -> int:
+    return max(1, round(number / of)) * of
 
 
 def load_run_config(path: str | Path, settings: Sequence[str] = ()) -> RunConfig:

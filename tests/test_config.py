@@ -65,11 +65,11 @@ def test_a_config_file_and_its_settings(path):
             "stages.long.learning_rate=1e-5",
             "stages.align.encoder=frozen",
             "curriculum=('long',)",
-            "rematerialize=False",
+            "stages.align.remat=none",
             "stages.align.mixture.songs=2.5",
         ],
     )
-    assert (run.seed, run.data, run.curriculum, run.rematerialize) == (7, "gs://bucket/a=b", ("long",), False)
+    assert (run.seed, run.data, run.curriculum, run.stages["align"].remat) == (7, "gs://bucket/a=b", ("long",), "none")
     assert run.stages["long"].learning_rate == 1e-5
     assert run.stages["align"].learning_rate == 2e-5
     assert run.stages["align"].trained_parts == ("connector", "decoder")

@@ -22,6 +22,7 @@ from mufun_jax.generate.decode import (
     prefill_prompts,
 )
 from mufun_jax.generate.sample import Sampling
+from mufun_jax.model.compute import Compute
 from mufun_jax.model.mufun import MuFunModel
 from mufun_jax.sharding.mesh import inference_mesh
 from mufun_jax.text.conversation import AUDIO_PLACEHOLDER, Turn, render
@@ -124,7 +125,9 @@ class MuFun:
         """
         mesh = mesh if mesh is not None else inference_mesh()
         loaded = load_model(local_folder(path), mesh, dtype, quantize, advance)
-        return MuFun(MuFunModel(loaded.config.model, jnp.dtype(dtype).type), loaded.params, loaded.tokenizer, mesh)
+        return MuFun(
+            MuFunModel(loaded.config.model, Compute(jnp.dtype(dtype).type)), loaded.params, loaded.tokenizer, mesh
+        )
 
     def chat(
         self,

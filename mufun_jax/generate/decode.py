@@ -101,7 +101,7 @@ def continuation_log_probability(
 
 def prefill(model: MuFunModel, params: Params, prompts: Prompts, slots: int) -> tuple[Num[Array, "R V"], KVCache]:
     """Runs the prompts into a fresh cache of so many slots; logits after each prompt."""
-    cache = KVCache.empty(model.config.decoder, prompts.tokens.shape[0], slots, model.dtype)
+    cache = KVCache.empty(model.config.decoder, prompts.tokens.shape[0], slots, model.compute.dtype)
     filled = model.apply(
         {"params": params},
         prompts.tokens,

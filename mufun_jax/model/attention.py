@@ -1,10 +1,71 @@
-"""Scaled dot-product attention and the masks it takes."""
+"""Attention: within packed examples (training, prefill), over all frames (encoder), over a cache (decoding).
+
+Each is softmax(Q K^T / sqrt(H)) V, where the N query heads share the K key/value heads in groups of N / K. Who
+computes it is `Compute.kernel`; all agree.
+"""
 
 import jax
 import jax.numpy as jnp
+from jax.ad_checkpoint import checkpoint_name
 from jaxtyping import Array, Bool, Float, Int
 
+from mufun_jax import axes
+from mufun_jax.model import context, splash
+from mufun_jax.model.compute import ATTENTION_OUT, Compute
+from mufun_jax.model.placement import axis_size, on_each_device, spec_of
+
 MASKED = -1e30  # instead of minus infinity, whose differences are not numbers
+
+
+def packed_attention(
+    queries: Float[Array, "B L N H"],
+    keys: Float[Array, "B L K H"],
+    values: Float[Array, "B L K H"],
+    segment_ids: Int[Array, "B L"],
+    compute: Compute,
+) -> Float[Array, "B L N H"]:
+    """Causal, and within one packed example only. Padding (segment 0) sees padding.
+
+    Where the mesh splits positions, they come in the order of `context.zigzag`.
+    """
+    kernel = None
+    if compute.kernel == "splash" and not compute.ring:
+        heads = queries.shape[2] // axis_size("tensor")
+        kernel = splash.causal_kernel(heads, queries.shape[1], axis_size(context.AXIS))
+
+    def local(queries, keys, values, segment_ids, kernel):
+        if compute.ring:
+            return context.ring_attention(queries, keys, values, segment_ids)
+        keys, values, key_segments = (context.gather_in_order(x) for x in (keys, values, segment_ids))
+        if kernel is not None:
+            return splash.run_kernel(kernel, queries, keys, values, segment_ids, key_segments)
+        mask = packed_causal_mask(segment_ids, key_segments, context.local_positions(queries.shape[1]))
+        if compute.kernel == "cudnn" and queries.dtype != jnp.float32:
+            return jax.nn.dot_product_attention(queries, keys, values, mask=mask, implementation="cudnn")
+        return checkpoint_name(attention(queries, keys, values, mask), ATTENTION_OUT)
+
+    by_head = spec_of(axes.ROWS, axes.POSITIONS, axes.HEADS, None)
+    by_kv_head = spec_of(axes.ROWS, axes.POSITIONS, axes.KV_HEADS, None)
+    by_position = spec_of(axes.ROWS, axes.POSITIONS)
+    kernel_spec = None if kernel is None else splash.kernel_spec(kernel)
+    attend = on_each_device(local, (by_head, by_kv_head, by_kv_head, by_position, kernel_spec), by_head)
+    return attend(queries, keys, values, segment_ids, kernel)
+
+
+def full_attention(
+    queries: Float[Array, "B F N H"], keys: Float[Array, "B F N H"], values: Float[Array, "B F N H"], compute: Compute
+) -> Float[Array, "B F N H"]:
+    """Every frame of a window sees every other."""
+
+    def local(queries, keys, values):
+        if compute.kernel == "splash":
+            return splash.full_attention(queries, keys, values)
+        if compute.kernel == "cudnn" and queries.dtype != jnp.float32:
+            return jax.nn.dot_product_attention(queries, keys, values, implementation="cudnn")
+        return checkpoint_name(attention(queries, keys, values), ATTENTION_OUT)
+
+    spec = spec_of(axes.WINDOWS)
+    return on_each_device(local, (spec, spec, spec), spec)(queries, keys, values)
 
 
 def attention(
@@ -13,9 +74,9 @@ def attention(
     values: Float[Array, "B C K H"],
     mask: Bool[Array, "B 1 L C"] | None = None,
 ) -> Float[Array, "B L N H"]:
-    """softmax(Q K^T / sqrt(H)) V; the N query heads share the K key/value heads in groups of N / K.
+    """Attention as plain products. `mask` is true where a query may look.
 
-    Logits and softmax are float32 whatever the dtype of the operands. `mask` is true where a query may look.
+    Logits and softmax are float32 whatever the dtype of the operands.
     Heads come first and the queries of a group side by side, so that each product is one plain batched matrix
     product, and the sum of the exponentials divides the product, not each weight: on a CPU this is three times as
     fast, forward and backward, as einsums in the order of the arguments.
@@ -36,10 +97,15 @@ def attention(
     return mixed.reshape(B, K, group, L, H).transpose(0, 3, 1, 2, 4).reshape(B, L, N, H)
 
 
-def packed_causal_mask(segment_ids: Int[Array, "B L"]) -> Bool[Array, "B 1 L L"]:
-    """Causal, and within one packed example only. Padding (segment 0) sees itself, so no row is empty.
+def packed_causal_mask(
+    segment_ids: Int[Array, "B L"],
+    key_segments: Int[Array, "B C"] | None = None,
+    positions: Int[Array, " L"] | None = None,
+) -> Bool[Array, "B 1 L C"]:
+    """Causal, and within one packed example only. Padding (segment 0) sees padding, so no row is empty.
 
-    segment_ids 1 1 2 2 0 gives
+    `positions` are those of the queries in the row, and `key_segments` the segments of all its keys; by default all
+    positions in order. segment_ids 1 1 2 2 0 gives
 
         1 . . . .
         1 1 . . .
@@ -47,8 +113,10 @@ def packed_causal_mask(segment_ids: Int[Array, "B L"]) -> Bool[Array, "B 1 L L"]
         . . 1 1 .
         . . . . 1
     """
-    same_example = segment_ids[:, :, None] == segment_ids[:, None, :]
-    causal = jnp.tril(jnp.ones(same_example.shape[1:], bool))
+    key_segments = segment_ids if key_segments is None else key_segments
+    positions = jnp.arange(segment_ids.shape[1]) if positions is None else positions
+    same_example = segment_ids[:, :, None] == key_segments[:, None, :]
+    causal = jnp.arange(key_segments.shape[1]) <= positions[:, None]
     return (same_example & causal)[:, None]
 
 

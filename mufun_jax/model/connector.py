@@ -5,7 +5,8 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from mufun_jax import axes
-from mufun_jax.model.layers import DType, Projection
+from mufun_jax.model.compute import DType
+from mufun_jax.model.layers import Projection
 
 
 class Connector(nn.Module):
@@ -17,7 +18,7 @@ class Connector(nn.Module):
 
     @nn.compact
     def __call__(self, features: Float[Array, "B A features"]) -> Float[Array, "B A D"]:
-        linear = {"bias": True, "dtype": self.dtype}
+        linear = {"bias": True, "dtype": self.dtype, "batch_axes": (axes.WINDOWS, None), "split": False}
         x = Projection((self.hidden_width,), (axes.FEATURES, axes.MLP), name="linear1", **linear)(features)
         x = nn.gelu(x, approximate=False)
         return Projection((self.width,), (axes.MLP, axes.EMBED), name="linear2", **linear)(x)

@@ -6,7 +6,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
 from mufun_jax.config import DecoderConfig
-from mufun_jax.model.layers import DType
+from mufun_jax.model.compute import DType
 
 
 @flax.struct.dataclass

@@ -14,8 +14,9 @@ import qwix
 from jaxtyping import Array, Float, Int
 
 from mufun_jax import axes
+from mufun_jax.model.compute import DType
+from mufun_jax.model.placement import project
 
-DType = jnp.dtype | type
 WHISPER_NORM_EPSILON = 1e-5  # of every layer norm in Whisper
 
 
@@ -30,6 +31,9 @@ class Projection(nn.Module):
     """A linear map over the last `contracted` axes of its input to `features`.
 
     `kernel_axes` names the kernel's axes, those that are summed over first. Weights start with variance 1 / fan-in.
+    `batch_axes` names the input's other axes; with `split` heads and feed-forward units are shared out (see
+    `placement.project`). Low-rank factors `a` and `b` in the collection `lora`
+    add x a b (`mufun_jax.train.lora`).
     """
 
     features: tuple[int, ...]
@@ -37,6 +41,8 @@ class Projection(nn.Module):
     dtype: DType
     contracted: int = 1
     bias: bool = False
+    batch_axes: tuple[str | None, ...] = (axes.ROWS, axes.POSITIONS)
+    split: bool = True
 
     @nn.compact
     def __call__(self, x: Float[Array, "..."]) -> Float[Array, "..."]:
@@ -46,18 +52,27 @@ class Projection(nn.Module):
         )
         shape = (*x.shape[-n:], *self.features)
         kernel = self.param("kernel", nn.with_logical_partitioning(init, self.kernel_axes), shape)  # or its int8 form
-        y = _product(x.astype(self.dtype), kernel, n)
+        x = x.astype(self.dtype)
+        y = self._product(x, kernel, self.kernel_axes, n)
+        if self.has_variable("lora", "a"):
+            a, b = self.get_variable("lora", "a"), self.get_variable("lora", "b")
+            within = self._product(x, a, (*self.kernel_axes[:n], axes.RANK), n)
+            y = y + self._product(within, b, (axes.RANK, *self.kernel_axes[n:]), 1)
         if self.bias:
-            bias = parameter(self, "bias", nn.initializers.zeros, self.kernel_axes[n:], self.features)
+            whole = (axes.NORM,) * len(self.features)
+            bias = parameter(self, "bias", nn.initializers.zeros, whole, self.features)
             y = y + bias.astype(self.dtype)
         return y
 
+    def _product(self, x: jax.Array, kernel: Any, kernel_axes: tuple[str, ...], contracted: int) -> jax.Array:
+        if isinstance(kernel, qwix.QArray):
+            return _int8_product(x, kernel, contracted)
+        return project(x, kernel, self.batch_axes, kernel_axes, contracted, self.split)
 
-def _product(x: jax.Array, kernel: Any, contracted: int) -> jax.Array:
-    """x times kernel in the dtype of x. Of an int8 kernel the integers are multiplied, and the product is scaled:
-    they are bfloat16 numbers, where a dequantised kernel would be rounded once more."""
-    if not isinstance(kernel, qwix.QArray):
-        return jnp.tensordot(x, kernel.astype(x.dtype), axes=contracted)
+
+def _int8_product(x: jax.Array, kernel: qwix.QArray, contracted: int) -> jax.Array:
+    """x times an int8 kernel in the dtype of x. The integers are multiplied, and the product is scaled: they are
+    bfloat16 numbers, where a dequantised kernel would be rounded once more."""
     product = jnp.tensordot(x, kernel.qvalue.astype(x.dtype), axes=contracted, preferred_element_type=jnp.float32)
     return (product * kernel.scale.reshape(kernel.scale.shape[contracted:])).astype(x.dtype)
 

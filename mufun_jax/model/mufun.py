@@ -1,19 +1,22 @@
 """MuFun: windows of audio and tokens of text in, next-token logits out."""
 
+from itertools import count as count_from
+
 import flax.linen as nn
 import jax.numpy as jnp
-from flax.linen.spmd import with_logical_constraint
 from jaxtyping import Array, Float, Int, Num
 
 from mufun_jax import axes
 from mufun_jax.audio.log_mel import log_mel_spectrogram
 from mufun_jax.batch import Batch
 from mufun_jax.config import ModelConfig
-from mufun_jax.model.attention import cache_mask, packed_causal_mask
+from mufun_jax.model import context
+from mufun_jax.model.compute import Compute
 from mufun_jax.model.connector import Connector
 from mufun_jax.model.kv_cache import KVCache
-from mufun_jax.model.layers import DType
+from mufun_jax.model.placement import axis_size, constrain, mesh_size
 from mufun_jax.model.qwen3_decoder import Qwen3Decoder
+from mufun_jax.model.vocabulary import TokenLosses
 from mufun_jax.model.whisper_encoder import WhisperEncoder
 
 PARTS = ("encoder", "connector", "decoder")  # the top of the parameter tree
@@ -23,33 +26,49 @@ class MuFunModel(nn.Module):
     """Encoder, connector and decoder, and the splice between them."""
 
     config: ModelConfig
-    dtype: DType = jnp.float32
-    rematerialize: bool = False
+    compute: Compute = Compute()
 
     def setup(self) -> None:
         config = self.config
-        self.encoder = WhisperEncoder(config.encoder, self.dtype, self.rematerialize)
-        self.connector = Connector(config.connector_width, config.decoder.width, self.dtype)
-        self.decoder = Qwen3Decoder(config.decoder, self.dtype, self.rematerialize)
+        self.encoder = WhisperEncoder(config.encoder, self.compute)
+        self.connector = Connector(config.connector_width, config.decoder.width, self.compute.dtype)
+        self.decoder = Qwen3Decoder(config.decoder, self.compute)
 
     def __call__(self, batch: Batch) -> Float[Array, "R T V"]:
         """Logits at the batch's target positions only: most positions are audio and carry no loss."""
-        audio_tokens = self.encode_audio(batch.samples)
-        embeddings = self.splice(batch.tokens, batch.audio_slot, audio_tokens)
-        mask = packed_causal_mask(batch.segment_ids)
-        hidden, _ = self.decoder(embeddings, batch.positions, mask)
-        at_targets = jnp.take_along_axis(hidden, jnp.maximum(batch.target_index, 0)[:, :, None], axis=1)
-        return self.decoder.logits(at_targets)
+        return self.decoder.logits(self.hidden_at_targets(batch))
+
+    def losses(self, batch: Batch) -> TokenLosses:
+        """What each target costs, without the logits of all targets together."""
+        return self.decoder.losses(self.hidden_at_targets(batch), batch.targets)
+
+    def hidden_at_targets(self, batch: Batch) -> Float[Array, "R T D"]:
+        """Final hidden states at the target positions."""
+        length, shards = batch.tokens.shape[1], axis_size(context.AXIS)
+        order, places = context.zigzag(length, shards), jnp.asarray(context.places(length, shards))
+        tokens, audio_slot, positions, segment_ids = (
+            constrain(x[:, order], axes.ROWS, axes.POSITIONS)
+            for x in (batch.tokens, batch.audio_slot, batch.positions, batch.segment_ids)
+        )
+        embeddings = self.splice(tokens, audio_slot, self.encode_audio(batch.samples))
+        hidden, _ = self.decoder(embeddings, positions, segment_ids)
+        at = places[jnp.maximum(batch.target_index, 0)]
+        return constrain(jnp.take_along_axis(hidden, at[:, :, None], axis=1), axes.ROWS, axes.TARGETS, None)
 
     def encode_audio(self, samples: Num[Array, "R W S"]) -> Float[Array, "R slots D"]:
-        """Windows of 16 kHz samples to audio tokens, 10 a second. All rows' windows are one encoder batch."""
+        """Windows of 16 kHz samples to audio tokens, 10 a second. All rows' windows are one encoder batch.
+
+        They are spread over all devices. Where they do not share out evenly, rows get silent windows more.
+        """
         rows, windows, length = samples.shape
-        folded = samples.reshape(rows * windows, length)
-        folded = with_logical_constraint(folded, (axes.WINDOWS, None))
+        shared = next(count for count in count_from(windows) if rows * count % mesh_size() == 0)
+        samples = jnp.pad(samples, ((0, 0), (0, shared - windows), (0, 0)))
+        folded = constrain(samples.reshape(rows * shared, length), axes.WINDOWS, None)
         log_mel = log_mel_spectrogram(folded, self.config.encoder.mel_bins)
         audio_tokens = self.connector(self.encoder(log_mel))
-        audio_tokens = audio_tokens.reshape(rows, windows * audio_tokens.shape[1], audio_tokens.shape[2])
-        return with_logical_constraint(audio_tokens, (axes.ROWS, None, None))
+        per_window, width = audio_tokens.shape[1:]
+        audio_tokens = audio_tokens.reshape(rows, shared * per_window, width)[:, : windows * per_window]
+        return constrain(audio_tokens, axes.ROWS, None, axes.AUDIO_WIDTH)
 
     def splice(
         self,
@@ -60,8 +79,8 @@ class MuFunModel(nn.Module):
         """Text embeddings, with audio tokens where `audio_slot` points at one."""
         text = self.decoder.embed(tokens)
         audio = jnp.take_along_axis(audio_tokens, jnp.maximum(audio_slot, 0)[:, :, None], axis=1)
-        embeddings = jnp.where((audio_slot >= 0)[:, :, None], audio, text)
-        return with_logical_constraint(embeddings, (axes.ROWS, axes.POSITIONS, None))
+        audio = constrain(constrain(audio, axes.ROWS, None, axes.AUDIO_WIDTH), axes.ROWS, axes.POSITIONS, None)
+        return jnp.where((audio_slot >= 0)[:, :, None], audio, text)
 
     def prefill(
         self,
@@ -80,8 +99,7 @@ class MuFunModel(nn.Module):
             embeddings = self.splice(tokens, audio_slot, self.encode_audio(samples))
         else:
             embeddings = self.decoder.embed(tokens)
-        mask = cache_mask(positions, cache.keys.shape[2])
-        hidden, filled = self.decoder(embeddings, positions, mask, cache)
+        hidden, filled = self.decoder(embeddings, positions, jnp.ones_like(tokens), cache)
         assert filled is not None
         return self.decoder.logits(jnp.take_along_axis(hidden, last[:, None, None], axis=1)[:, 0]), filled
 
@@ -90,7 +108,6 @@ class MuFunModel(nn.Module):
     ) -> tuple[Float[Array, "R L V"], KVCache]:
         """Appends text tokens to each row, from its position `first` on; logits after each of them."""
         positions = first[:, None] + jnp.arange(tokens.shape[1])
-        mask = cache_mask(positions, cache.keys.shape[2])
-        hidden, longer = self.decoder(self.decoder.embed(tokens), positions, mask, cache)
+        hidden, longer = self.decoder(self.decoder.embed(tokens), positions, None, cache)
         assert longer is not None
         return self.decoder.logits(hidden), longer

@@ -1,5 +1,7 @@
 """Model sizes by name. Whisper-large-v3 with any dense Qwen3, and the nano model that a laptop trains."""
 
+from dataclasses import replace
+
 from mufun_jax.config import SAMPLE_RATE, DecoderConfig, EncoderConfig, ModelConfig
 from mufun_jax.errors import ConfigError, nearest
 
@@ -54,6 +56,11 @@ PRESETS: dict[str, ModelConfig] = {
     "mufun_4b": _mufun(WHISPER_LARGE_V3, _qwen3(2560, 36, 32, 9728, tied=True)),
     "mufun_8b": _mufun(WHISPER_LARGE_V3, _qwen3(4096, 36, 32, 12288, tied=False)),
 }
+
+
+# The same weights, trained to hear longer: 10 tokens a second, 12,000 and 36,000 of them.
+PRESETS["mufun_8b_20min"] = replace(PRESETS["mufun_8b"], max_windows=40)
+PRESETS["mufun_8b_60min"] = replace(PRESETS["mufun_8b"], max_windows=120)
 
 
 def preset(name: str) -> ModelConfig:

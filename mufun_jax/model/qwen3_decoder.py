@@ -2,82 +2,95 @@
 
 import flax.linen as nn
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Array, Float, Int
 
 from mufun_jax import axes
 from mufun_jax.config import DecoderConfig
-from mufun_jax.model.attention import attention
+from mufun_jax.model.attention import attention, cache_mask, packed_attention
+from mufun_jax.model.compute import Compute, name_layer_input, rematerialized
 from mufun_jax.model.kv_cache import KVCache
-from mufun_jax.model.layers import DType, Projection, RMSNorm, parameter, rotate
+from mufun_jax.model.layers import Projection, RMSNorm, parameter, rotate
+from mufun_jax.model.placement import constrain
+from mufun_jax.model.vocabulary import TokenLosses, token_losses
 
 _EMBEDDING_INIT = nn.initializers.normal(stddev=0.02)  # Qwen3's initializer_range
 
 
 class Qwen3Decoder(nn.Module):
-    """A stack of Qwen3 layers over embeddings; `embed` and `logits` are its two ends."""
+    """A stack of Qwen3 layers over embeddings; `embed` is its one end, `logits` or `losses` the other."""
 
     config: DecoderConfig
-    dtype: DType = jnp.float32
-    rematerialize: bool = False
+    compute: Compute = Compute()
 
     def setup(self) -> None:
-        config = self.config
+        config, dtype = self.config, self.compute.dtype
         embedding_shape = (config.vocab_size, config.width)
         self.embedding = parameter(self, "embedding", _EMBEDDING_INIT, (axes.VOCAB, axes.EMBED), embedding_shape)
-        layer = nn.remat(DecoderLayer, prevent_cse=False) if self.rematerialize else DecoderLayer
         self.layers = nn.scan(
-            layer,
-            variable_axes={"params": 0},
+            rematerialized(DecoderLayer, self.compute.remat),
+            variable_axes={"params": 0, "lora": 0},
             split_rngs={"params": True},
             in_axes=(nn.broadcast, nn.broadcast, 0),  # pyright: ignore[reportArgumentType]
             length=config.layers,
             metadata_params={nn.PARTITION_NAME: axes.LAYERS},
-        )(config, self.dtype)
-        self.norm = RMSNorm(config.norm_epsilon, self.dtype)
+        )(config, self.compute)
+        self.norm = RMSNorm(config.norm_epsilon, dtype)
         if not config.tied_embeddings:
-            self.head = Projection((config.vocab_size,), (axes.EMBED, axes.VOCAB), dtype=self.dtype, name="head")
+            self.head = Projection((config.vocab_size,), (axes.EMBED, axes.VOCAB), dtype=dtype, name="head")
 
     def embed(self, tokens: Int[Array, "B L"]) -> Float[Array, "B L D"]:
-        """Text embeddings."""
-        return self.embedding.astype(self.dtype)[tokens]
+        """Text embeddings. Each device looks its part of the width up for all rows: the table is never gathered."""
+        tokens = constrain(tokens, axes.LOOKUP_ROWS, axes.POSITIONS)
+        embeddings = constrain(self.embedding[tokens], axes.LOOKUP_ROWS, axes.POSITIONS, axes.LOOKUP_WIDTH)
+        return constrain(embeddings.astype(self.compute.dtype), axes.ROWS, axes.POSITIONS, None)
 
     def __call__(
         self,
         hidden: Float[Array, "B L D"],
         positions: Int[Array, "B L"],
-        mask: Bool[Array, "B 1 L C"],
+        segment_ids: Int[Array, "B L"] | None,
         cache: KVCache | None = None,
     ) -> tuple[Float[Array, "B L D"], KVCache | None]:
-        """Embeddings to final (normed) hidden states. With a cache, keys and values go through it: C slots."""
-        hidden, cache = self.layers(hidden, positions, mask, cache)
+        """Embeddings to final (normed) hidden states.
+
+        With `segment_ids`, positions see those before them in their packed example. With a cache, their keys and
+        values are written to it; without `segment_ids` they see the cache, up to their own position.
+        """
+        hidden, cache = self.layers(hidden, positions, segment_ids, cache)
         return self.norm(hidden), cache
 
     def logits(self, hidden: Float[Array, "*B D"]) -> Float[Array, "*B V"]:
         """Next-token logits, float32."""
         if self.config.tied_embeddings:
-            logits = jnp.einsum("...d,vd->...v", hidden, self.embedding.astype(self.dtype))
+            logits = jnp.einsum("...d,vd->...v", hidden, self.embedding.astype(self.compute.dtype))
         else:
             logits = self.head(hidden)
         return logits.astype(jnp.float32)
+
+    def losses(self, hidden: Float[Array, "R T D"], targets: Int[Array, "R T"]) -> TokenLosses:
+        """What each target costs. The logits never exist together."""
+        table = self.embedding.T if self.config.tied_embeddings else self.head.variables["params"]["kernel"]
+        return token_losses(hidden, table, targets)
 
 
 class DecoderLayer(nn.Module):
     """Pre-norm grouped-query attention, with RMSNorm on each head's query and key, and a SwiGLU. No biases."""
 
     config: DecoderConfig
-    dtype: DType
+    compute: Compute
 
     @nn.compact
     def __call__(
         self,
         hidden: Float[Array, "B L D"],
         positions: Int[Array, "B L"],
-        mask: Bool[Array, "B 1 L C"],
+        segment_ids: Int[Array, "B L"] | None,
         cache: KVCache | None,
     ) -> tuple[Float[Array, "B L D"], KVCache | None]:
-        config, dtype = self.config, self.dtype
+        config, dtype = self.config, self.compute.dtype
         query_heads, kv_heads = (config.heads, config.head_size), (config.kv_heads, config.head_size)
 
+        hidden = name_layer_input(constrain(hidden, axes.ROWS, axes.POSITIONS, None))
         x = RMSNorm(config.norm_epsilon, dtype, name="attention_norm")(hidden)
         queries = Projection(query_heads, (axes.EMBED, axes.HEADS, axes.HEAD_SIZE), dtype=dtype, name="query")(x)
         keys = Projection(kv_heads, (axes.EMBED, axes.KV_HEADS, axes.HEAD_SIZE), dtype=dtype, name="key")(x)
@@ -88,8 +101,12 @@ class DecoderLayer(nn.Module):
         keys = rotate(keys, positions, config.rope_theta)
         if cache is not None:
             cache = cache.write(keys, values, positions)
-            keys, values = cache.keys.astype(dtype), cache.values.astype(dtype)
-        x = attention(queries, keys, values, mask)
+        if segment_ids is not None:
+            x = packed_attention(queries, keys, values, segment_ids, self.compute)
+        else:
+            assert cache is not None
+            mask = cache_mask(positions, cache.keys.shape[1])
+            x = attention(queries, cache.keys.astype(dtype), cache.values.astype(dtype), mask)
         out_axes = (axes.HEADS, axes.HEAD_SIZE, axes.EMBED)
         hidden = hidden + Projection((config.width,), out_axes, contracted=2, dtype=dtype, name="out")(x)
 

@@ -4,12 +4,14 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Int
 
 from mufun_jax import axes
 from mufun_jax.config import CONVOLUTION_STRIDE, EncoderConfig
-from mufun_jax.model.attention import attention
-from mufun_jax.model.layers import DType, Projection, layer_norm, parameter
+from mufun_jax.model.attention import full_attention
+from mufun_jax.model.compute import Compute, name_layer_input, rematerialized
+from mufun_jax.model.layers import Projection, layer_norm, parameter
+from mufun_jax.model.placement import constrain
 
 _LONGEST_WAVELENGTH = 10_000.0  # of the position table
 # A fresh encoder starts with a lower position table than Whisper's and with larger convolutions: at Whisper's scale
@@ -22,33 +24,36 @@ _FRESH_CONVOLUTION_VARIANCE = 4.0
 class WhisperEncoder(nn.Module):
     """log-mel windows -> audio features, 10 a second, one `width` for each tap.
 
-    Layers are scanned in segments between the taps (0 -> 7 -> 15 -> 32 in large-v3), and each tap is pooled where
-    it is met, so the hidden states of all layers never exist together. Tap 0 is the convolutions plus positions;
+    Layers are scanned; those that are tapped (7 and 15 of 32 in large-v3) leave their pooled output as the scan
+    passes, so the hidden states of all layers never exist together. Tap 0 is the convolutions plus positions;
     the last tap has passed the final layer norm; those between are the bare residual stream.
     """
 
     config: EncoderConfig
-    dtype: DType = jnp.float32
-    rematerialize: bool = False
+    compute: Compute = Compute()
 
     @nn.compact
     def __call__(self, log_mel: Float[Array, "B mel_frames M"]) -> Float[Array, "B A features"]:
-        config = self.config
-        hidden = nn.gelu(self._convolution("conv1", axes.MEL, stride=1)(log_mel.astype(self.dtype)), False)
+        config, dtype = self.config, self.compute.dtype
+        hidden = nn.gelu(self._convolution("conv1", axes.MEL, stride=1)(log_mel.astype(dtype)), False)
         hidden = nn.gelu(self._convolution("conv2", axes.EMBED, CONVOLUTION_STRIDE)(hidden), False)
         table = (axes.FRAMES, axes.EMBED)
         positions = parameter(self, "positions", _fresh_positions, table, (config.frames, config.width))
-        hidden = hidden + positions.astype(self.dtype)
+        hidden = hidden + positions.astype(dtype)
 
-        pooled, depth = [], 0
-        for tap in config.taps:
-            if tap > depth:
-                hidden = self._layers(depth, tap)(hidden)
-                depth = tap
-            if tap == config.layers:
-                hidden = layer_norm(dtype=self.dtype, name="norm")(hidden)
-            pooled.append(mean_pool(hidden, config.pool))
-        return jnp.concatenate(pooled, axis=-1)
+        first = [mean_pool(hidden, config.pool)] if config.taps[0] == 0 else []
+        passed = [tap for tap in config.taps if 0 < tap < config.layers]
+        tapped = jnp.zeros((len(passed), hidden.shape[0], config.tokens_per_window, config.width), dtype)
+        layers = nn.scan(
+            rematerialized(EncoderLayer, self.compute.remat),
+            variable_axes={"params": 0, "lora": 0},
+            split_rngs={"params": True},
+            length=config.layers,
+            metadata_params={nn.PARTITION_NAME: axes.LAYERS},
+        )(config, self.compute, tuple(passed), name="layers")
+        (hidden, tapped), _ = layers((hidden, tapped), 1 + jnp.arange(config.layers))
+        last = mean_pool(layer_norm(dtype=dtype, name="norm")(hidden), config.pool)
+        return jnp.concatenate([*first, *tapped, last], axis=-1)
 
     def _convolution(self, name: str, axis_in: str, stride: int) -> nn.Conv:
         # Both ends named "embed" would put one mesh axis on two dimensions: the input stays whole.
@@ -57,7 +62,7 @@ class WhisperEncoder(nn.Module):
             kernel_size=(3,),
             strides=(stride,),
             padding=((1, 1),),
-            dtype=self.dtype,
+            dtype=self.compute.dtype,
             kernel_init=nn.with_logical_partitioning(
                 nn.initializers.variance_scaling(_FRESH_CONVOLUTION_VARIANCE, "fan_in", "normal"),
                 (axes.KERNEL, axes.MEL if axis_in == axes.MEL else axes.NORM, axes.EMBED),
@@ -66,50 +71,44 @@ class WhisperEncoder(nn.Module):
             name=name,
         )
 
-    def _layers(self, first: int, end: int):
-        """Layers `first` up to `end`, scanned: their parameters are stacked on a leading axis."""
-        layer = nn.remat(EncoderLayer, prevent_cse=False) if self.rematerialize else EncoderLayer
-        scanned = nn.scan(
-            layer,
-            variable_axes={"params": 0},
-            split_rngs={"params": True},
-            length=end - first,
-            metadata_params={nn.PARTITION_NAME: axes.LAYERS},
-        )(self.config, self.dtype, name=f"layers_{first}_{end}")
-        return lambda hidden: scanned(hidden, None)[0]
-
 
 class EncoderLayer(nn.Module):
-    """Pre-norm self-attention and feed-forward, with exact GELU; keys have no bias."""
+    """Pre-norm self-attention and feed-forward, with exact GELU; keys have no bias.
+
+    `depth` counts layers from 1. If it is one of `passed`, the pooled output is kept in its place of `tapped`.
+    """
 
     config: EncoderConfig
-    dtype: DType
+    compute: Compute
+    passed: tuple[int, ...]
 
     @nn.compact
-    def __call__(self, hidden: Float[Array, "B F D"], _: None) -> tuple[Float[Array, "B F D"], None]:
-        config, dtype = self.config, self.dtype
+    def __call__(
+        self, carry: tuple[Float[Array, "B F D"], Float[Array, "taps B A D"]], depth: Int[Array, ""]
+    ) -> tuple[tuple[Float[Array, "B F D"], Float[Array, "taps B A D"]], None]:
+        hidden, tapped = carry
+        config, dtype = self.config, self.compute.dtype
         heads = (config.heads, config.width // config.heads)
-        into_heads = (axes.EMBED, axes.HEADS, axes.HEAD_SIZE)
+        into_heads, from_heads = (axes.EMBED, axes.HEADS, axes.HEAD_SIZE), (axes.HEADS, axes.HEAD_SIZE, axes.EMBED)
+        linear = {"dtype": dtype, "batch_axes": (axes.WINDOWS, None), "split": False}  # each device has its windows
 
+        hidden = name_layer_input(constrain(hidden, axes.WINDOWS, None, None))
         x = layer_norm(dtype=dtype, name="attention_norm")(hidden)
-        queries = Projection(heads, into_heads, bias=True, dtype=dtype, name="query")(x)
-        keys = Projection(heads, into_heads, dtype=dtype, name="key")(x)
-        values = Projection(heads, into_heads, bias=True, dtype=dtype, name="value")(x)
-        x = attention(queries, keys, values)
-        hidden = hidden + Projection(
-            (config.width,),
-            (axes.HEADS, axes.HEAD_SIZE, axes.EMBED),
-            contracted=2,
-            bias=True,
-            dtype=dtype,
-            name="out",
-        )(x)
+        queries = Projection(heads, into_heads, bias=True, name="query", **linear)(x)
+        keys = Projection(heads, into_heads, name="key", **linear)(x)
+        values = Projection(heads, into_heads, bias=True, name="value", **linear)(x)
+        x = full_attention(queries, keys, values, self.compute)
+        x = Projection((config.width,), from_heads, contracted=2, bias=True, name="out", **linear)(x)
+        hidden = hidden + x
 
         x = layer_norm(dtype=dtype, name="mlp_norm")(hidden)
-        x = Projection((config.mlp_width,), (axes.EMBED, axes.MLP), bias=True, dtype=dtype, name="up")(x)
+        x = Projection((config.mlp_width,), (axes.EMBED, axes.MLP), bias=True, name="up", **linear)(x)
         x = nn.gelu(x, approximate=False)
-        x = Projection((config.width,), (axes.MLP, axes.EMBED), bias=True, dtype=dtype, name="down")(x)
-        return hidden + x, None
+        x = Projection((config.width,), (axes.MLP, axes.EMBED), bias=True, name="down", **linear)(x)
+        hidden = hidden + x
+
+        here = (jnp.array(self.passed, jnp.int32) == depth)[:, None, None, None]
+        return (hidden, jnp.where(here, mean_pool(hidden, config.pool), tapped)), None
 
 
 def mean_pool(hidden: Float[Array, "B F D"], pool: int) -> Float[Array, "B A D"]:

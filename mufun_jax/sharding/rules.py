@@ -15,6 +15,10 @@ RULES: dict[str, tuple[str, ...]] = {
     axes.ROWS: ("data", "fsdp"),
     axes.POSITIONS: ("context",),
     axes.WINDOWS: ("data", "fsdp", "tensor", "context"),  # the encoder leaves no device idle
+    axes.TARGETS: ("context",),
+    axes.LOOKUP_ROWS: ("data",),
+    axes.LOOKUP_WIDTH: ("fsdp",),
+    axes.AUDIO_WIDTH: ("context",),
     axes.EMBED: ("fsdp",),
     axes.FEATURES: ("fsdp",),
     axes.VOCAB: ("tensor",),
@@ -27,6 +31,7 @@ RULES: dict[str, tuple[str, ...]] = {
     axes.KERNEL: (),
     axes.MEL: (),
     axes.FRAMES: (),
+    axes.RANK: (),
 }
 
 

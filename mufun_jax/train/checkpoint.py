@@ -10,8 +10,10 @@ import orbax.checkpoint as ocp
 from mufun_jax.config import CheckpointConfig, RunConfig, difference, to_json, validate
 from mufun_jax.errors import CheckpointError
 from mufun_jax.train.state import TrainState
+from mufun_jax.weights.params import Params
 
-_FORMAT = 2
+_FORMAT = 3
+Saved = tuple[TrainState, Params]  # what trains, and the frozen parts in full precision
 
 
 @dataclass(frozen=True)
@@ -27,9 +29,9 @@ class Position:
 class Checkpoints:
     """The checkpoints of a run, in `workdir/checkpoints/<global step>/`.
 
-    One save is the parameters, the optimizer state and the step (`state`), and the place in the curriculum and in the
-    data, the whole config and a format version (`meta`). Training draws no random numbers after initialisation, so
-    there is no random key to keep.
+    One save is what trains, the optimizer state, the step and the frozen parts (`state`), and the place in the
+    curriculum and in the data, the whole config and a format version (`meta`). Training draws no random numbers after
+    a stage has begun, so there is no random key to keep.
     """
 
     def __init__(self, workdir: Path, config: CheckpointConfig):
@@ -37,7 +39,7 @@ class Checkpoints:
         self._folder = (workdir / "checkpoints").absolute()
         self._manager = ocp.CheckpointManager(self._folder, options=options)
 
-    def save(self, run: RunConfig, position: Position, state: TrainState) -> None:
+    def save(self, run: RunConfig, position: Position, state: Saved) -> None:
         """Starts a save; it finishes in the background."""
         place = {"stage": position.stage, "step": position.step, "data": position.data}
         meta = {"format": _FORMAT, **place, "config": to_json(run)}
@@ -70,7 +72,7 @@ class Checkpoints:
             )
         return Position(meta["stage"], meta["step"], global_step, meta["data"])
 
-    def restore(self, position: Position, like: TrainState) -> TrainState:
+    def restore(self, position: Position, like: Saved) -> Saved:
         """The state at a place, in the shardings of `like`."""
         restored = self._manager.restore(
             position.global_step,
@@ -78,7 +80,8 @@ class Checkpoints:
                 state=ocp.args.StandardRestore(jax.tree.map(ocp.utils.to_shape_dtype_struct, like)),  # pyright: ignore[reportCallIssue]
             ),
         )
-        return restored["state"]
+        state, frozen = restored["state"]
+        return state, frozen
 
     def close(self) -> None:
         """Waits for saves under way."""

@@ -4,6 +4,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import jax
 import numpy as np
@@ -12,6 +13,7 @@ from jax.sharding import Mesh
 from data_pipelines.loader import Batches, count_steps, load_batches, open_stage
 from data_pipelines.prepared_set import PreparedSet
 from data_pipelines.stage_data import StageData, write_data_report
+from mufun_jax.batch import Batch
 from mufun_jax.config import RunConfig, StageConfig, difference
 from mufun_jax.errors import ConfigError
 from mufun_jax.sharding.mesh import make_mesh
@@ -20,9 +22,9 @@ from mufun_jax.text.tokenizer import Tokenizer, load_tokenizer
 from mufun_jax.train.checkpoint import Checkpoints, Position
 from mufun_jax.train.loop import NotFiniteError, StepMetrics, train_steps
 from mufun_jax.train.metrics import MetricsLog, read_metrics
-from mufun_jax.train.optimizer import learning_rate_schedule, make_optimizer
-from mufun_jax.train.state import TrainState, split_params, start_stage
-from mufun_jax.train.step import TrainStep, compile_train_step, make_train_step
+from mufun_jax.train.optimizer import learning_rate_schedule
+from mufun_jax.train.state import TrainState, finish_stage, precise_and_in_use, split_params, start_stage
+from mufun_jax.train.step import Metrics, compile_train_step, make_train_step
 from mufun_jax.weights.hf_config import Origin, TrainedStage
 from mufun_jax.weights.hub import local_folder
 from mufun_jax.weights.model_folder import ModelFolder, load_params, open_model_folder, save_model
@@ -132,7 +134,7 @@ class Curriculum:
     on_step: OnStep
     began_from: ModelFolder | None = None
     on_load: Advance = lambda *_: None
-    train_steps: dict[tuple[str, ...], TrainStep] = field(default_factory=dict)
+    train_steps: dict[tuple[Any, ...], jax.stages.Wrapped] = field(default_factory=dict)
 
     def run_stage(self, name: str, params: Params | None, position: Position | None) -> Params:
         """One stage: from `params`, or from the checkpoint at `position`, which lies in it."""
@@ -141,18 +143,25 @@ class Curriculum:
         batches = self._batches(stage, name)
         if params is None:
             params = self._initial_params()
-        state = start_stage(params, make_optimizer(run.optimizer), stage.trained_parts, self.mesh)
+        _, frozen = split_params(params, stage.trained_parts)
+        state = start_stage(run, stage, params, self.mesh, run.seed + run.curriculum.index(name))
         if position is not None:
-            state = self.checkpoints.restore(position, state)
+            state, frozen = self.checkpoints.restore(position, (state, frozen))
             batches.set_state(position.data)
+        del params
+        frozen, in_use = precise_and_in_use(frozen, run.compute_dtype)
         with sharding_context(self.mesh):
-            train_step = self._train_step(stage, state)
+            compiled = self._train_step(stage, state, in_use)
+
+            def train_step(state: TrainState, batch: Batch, learning_rate: Any) -> tuple[TrainState, Metrics]:
+                return compiled(state, in_use, batch, learning_rate)
 
             def save_due(step: int) -> bool:
                 return step == steps or (steps_before + step) % run.checkpoint.every_steps == 0
 
             def save(step: int, state: TrainState) -> None:
-                self.checkpoints.save(run, Position(name, step, steps_before + step, batches.get_state()), state)
+                position = Position(name, step, steps_before + step, batches.get_state())
+                self.checkpoints.save(run, position, (state, frozen))
 
             started = time.perf_counter()
 
@@ -181,19 +190,20 @@ class Curriculum:
                 raise NotFiniteError(f"stage {name}, {error}") from None
             finally:
                 batches.close()
-        return state.params
+        return finish_stage(run, state, frozen)
 
     def _initial_params(self) -> Params:
         if self.began_from is None:
             return init_params(self.run.model, self.mesh, self.run.seed)
         return load_params(self.began_from, self.mesh, "float32", advance=self.on_load)
 
-    def _train_step(self, stage: StageConfig, state: TrainState) -> TrainStep:
-        """The compiled step: one for all stages in which the same parts train."""
-        parts = stage.trained_parts
-        if parts not in self.train_steps:
-            self.train_steps[parts] = compile_train_step(make_train_step(self.run, parts), state, self.mesh)
-        return self.train_steps[parts]
+    def _train_step(self, stage: StageConfig, state: TrainState, frozen: Params) -> jax.stages.Wrapped:
+        """The compiled step: one for all stages that take the same."""
+        key = (stage.trained_parts, stage.adapted_parts, stage.remat, stage.accumulate)
+        if key not in self.train_steps:
+            step = make_train_step(self.run, stage, self.mesh.devices.flat[0].platform)
+            self.train_steps[key] = compile_train_step(step, state, frozen, self.mesh)
+        return self.train_steps[key]
 
     def _batches(self, stage: StageConfig, name: str) -> Batches:
         return load_batches(self.run, stage, self.data[name], jax.process_index(), jax.process_count())

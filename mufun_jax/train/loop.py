@@ -8,12 +8,14 @@ from typing import Any
 import jax
 from jax.sharding import Mesh
 
+from mufun_jax.batch import Batch
 from mufun_jax.errors import UserError
 from mufun_jax.sharding.rules import batch_shardings
 from mufun_jax.train.state import TrainState
-from mufun_jax.train.step import TrainStep
+from mufun_jax.train.step import Metrics
 
 StepMetrics = dict[str, float]
+TakeStep = Callable[[TrainState, Batch, Any], tuple[TrainState, Metrics]]
 
 
 class NotFiniteError(UserError):
@@ -22,7 +24,7 @@ class NotFiniteError(UserError):
 
 def train_steps(
     state: TrainState,
-    train_step: TrainStep,
+    train_step: TakeStep,
     elements: Iterator[dict[str, Any]],
     mesh: Mesh,
     *,

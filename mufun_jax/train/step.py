@@ -1,7 +1,7 @@
-"""One training step: a pure function of (state, batch)."""
+"""One training step: a pure function of (state, frozen parts, batch, learning rate)."""
 
 from collections.abc import Callable
-from typing import cast
+from typing import Any, cast
 
 import jax
 import jax.numpy as jnp
@@ -9,55 +9,102 @@ import optax
 from jax.sharding import Mesh
 from jaxtyping import Array, Float
 
+from mufun_jax import axes
 from mufun_jax.batch import Batch
-from mufun_jax.config import RunConfig
+from mufun_jax.config import RunConfig, StageConfig
+from mufun_jax.model.compute import Compute, Kernel
 from mufun_jax.model.mufun import MuFunModel
+from mufun_jax.model.placement import constrain
+from mufun_jax.model.vocabulary import TokenLosses
 from mufun_jax.sharding.rules import batch_shardings
-from mufun_jax.train.loss import masked_cross_entropy
+from mufun_jax.train.lora import scaled
+from mufun_jax.train.loss import weighted_sums
 from mufun_jax.train.optimizer import make_optimizer
-from mufun_jax.train.state import TrainState, split_params
+from mufun_jax.train.state import LORA, TrainState
+from mufun_jax.weights.params import Params
 
 Metrics = dict[str, jax.Array]
-TrainStep = Callable[[TrainState, Batch, jax.Array], tuple[TrainState, Metrics]]
+TrainStep = Callable[[TrainState, Params, Batch, Any], tuple[TrainState, Metrics]]
+_KERNELS: dict[str, Kernel] = {"tpu": "splash", "gpu": "cudnn", "cuda": "cudnn"}
 
 
-def make_train_step(run: RunConfig, trained_parts: tuple[str, ...]) -> TrainStep:
-    """The step in which `trained_parts` train: (state, batch, learning rate) to (state, metrics).
+def make_train_step(run: RunConfig, stage: StageConfig, platform: str) -> TrainStep:
+    """The step of a stage: (state, frozen, batch, learning rate) to (state, metrics).
 
-    Frozen parts are constants to it: no gradient, no optimizer state, no backward pass below them.
+    Frozen parts are constants to it: no gradient, no optimizer state, no backward pass below them. `platform` is that
+    of the devices, "tpu", "gpu" or "cpu".
     """
-    model = MuFunModel(run.model, jnp.dtype(run.compute_dtype).type, run.rematerialize)
+    kernel = _KERNELS.get(platform, "xla") if run.attention == "auto" else cast(Kernel, run.attention)
+    model = MuFunModel(run.model, Compute(jnp.dtype(run.compute_dtype).type, stage.remat, kernel, run.ring))
     optimizer = make_optimizer(run.optimizer)
 
-    def train_step(state: TrainState, batch: Batch, learning_rate: Float[Array, ""]) -> tuple[TrainState, Metrics]:
-        trained, frozen = split_params(state.params, trained_parts)
+    def summed_losses(trained: Params, frozen: Params, part: Batch) -> tuple[jax.Array, jax.Array]:
+        trained = dict(trained)
+        adapters = scaled(trained.pop(LORA, {}), run.lora)
+        variables = {"params": {**frozen, **trained}, "lora": adapters}
+        tokens = cast(TokenLosses, model.apply(variables, part, method=MuFunModel.losses))
+        return weighted_sums(tokens, part.target_weights)
 
-        def loss_of(trained):
-            logits = cast(jax.Array, model.apply({"params": {**frozen, **trained}}, batch))
-            return masked_cross_entropy(logits, batch.targets, batch.target_weights)
-
-        (loss, counts), gradients = jax.value_and_grad(loss_of, has_aux=True)(trained)
-        updates, opt_state = optimizer.update(gradients, state.opt_state, trained)
-        trained = jax.tree.map(lambda param, update: param - learning_rate * update, trained, updates)
+    def train_step(
+        state: TrainState, frozen: Params, batch: Batch, learning_rate: Float[Array, ""]
+    ) -> tuple[TrainState, Metrics]:
+        (loss, correct), gradients = accumulate(summed_losses, state.trained, frozen, batch, stage.accumulate)
+        weight = jnp.maximum(batch.target_weights.sum(), 1.0)
+        gradients = jax.tree.map(lambda gradient: gradient.astype(jnp.float32) / weight, gradients)
+        updates, opt_state = optimizer.update(gradients, state.opt_state, state.weights)
+        weights = jax.tree.map(lambda param, update: param - learning_rate * update, state.weights, updates)
         metrics = {
-            "loss": loss,
+            "loss": loss / weight,
             "gradient_norm": optax.tree.norm(gradients),
             "learning_rate": learning_rate,
             "positions_used": (batch.segment_ids > 0).mean(),
             "windows_used": batch.window_mask.mean(),
-            **counts,
+            "target_tokens": batch.target_weights.sum(),
+            "token_accuracy": correct / weight,
         }
-        return TrainState(state.step + 1, {**frozen, **trained}, opt_state), metrics
+        if state.precise is None:
+            return TrainState(state.step + 1, weights, None, opt_state), metrics
+        trained = jax.tree.map(lambda old, new: new.astype(old.dtype), state.trained, weights)
+        return TrainState(state.step + 1, trained, weights, opt_state), metrics
 
     return train_step
 
 
-def compile_train_step(step: TrainStep, state: TrainState, mesh: Mesh) -> TrainStep:
-    """The step under jit: state and batch stay in their shardings, the old state's memory is reused."""
-    state_shardings = jax.tree.map(lambda leaf: leaf.sharding, state)
+def accumulate(
+    summed_losses: Callable[[Params, Params, Batch], tuple[jax.Array, jax.Array]],
+    trained: Params,
+    frozen: Params,
+    batch: Batch,
+    parts: int,
+) -> tuple[tuple[jax.Array, jax.Array], Params]:
+    """Sums over the batch and their gradients, taken in `parts` of its rows one after the other: the same step.
+
+    Each part has rows of every device: row r is in part r modulo `parts`.
+    """
+    summed = jax.value_and_grad(summed_losses, has_aux=True)
+    if parts == 1:
+        return summed(trained, frozen, batch)
+
+    def of_parts(leaf: jax.Array) -> jax.Array:
+        rows = leaf.reshape(leaf.shape[0] // parts, parts, *leaf.shape[1:])
+        return jnp.moveaxis(constrain(rows, axes.ROWS, *[None] * leaf.ndim), 1, 0)
+
+    def add(sums, part: Batch):
+        return jax.tree.map(
+            lambda total, new: total + new.astype(total.dtype), sums, summed(trained, frozen, part)
+        ), None
+
+    zeros = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, jnp.float32), trained)
+    start = ((jnp.zeros(()), jnp.zeros(())), zeros)
+    return jax.lax.scan(add, start, jax.tree.map(of_parts, batch))[0]
+
+
+def compile_train_step(step: TrainStep, state: TrainState, frozen: Params, mesh: Mesh) -> jax.stages.Wrapped:
+    """The step under jit: all stay in their shardings, the old state's memory is reused."""
+    state_shardings, frozen_shardings = jax.tree.map(lambda leaf: leaf.sharding, (state, frozen))
     return jax.jit(
         step,
-        in_shardings=(state_shardings, batch_shardings(mesh), None),
+        in_shardings=(state_shardings, frozen_shardings, batch_shardings(mesh), None),
         out_shardings=(state_shardings, None),
         donate_argnums=0,
     )

@@ -10,7 +10,6 @@ An entry pairs a tensor of the released checkpoints with (a layer of) a leaf. A 
 Rotary halves are split alike in both, so heads need no permutation.
 """
 
-import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from math import prod
@@ -142,24 +141,23 @@ def encoder_table(config: EncoderConfig) -> Iterator[Entry]:
         yield Entry(part, f"{name}.weight", (part, name, "kernel"), shape, (2, 1, 0), shape)
         yield _same(part, f"{name}.bias", (name, "bias"), (width,))
     yield _same(part, "embed_positions.weight", ("positions",), (config.frames, width))
-    for first, end in itertools.pairwise((0, *(tap for tap in config.taps if tap))):
-        for number in range(first, end):
-            for entry in _encoder_layer(config, f"layers_{first}_{end}"):
-                yield replace(entry, name=f"layers.{number}.{entry.name}", layer=number - first)
+    for number in range(config.layers):
+        for entry in _encoder_layer(config):
+            yield replace(entry, name=f"layers.{number}.{entry.name}", layer=number)
     yield from _layer_norm(part, "layer_norm", ("norm",), width)
 
 
-def _encoder_layer(config: EncoderConfig, stack: str) -> Iterator[Entry]:
+def _encoder_layer(config: EncoderConfig) -> Iterator[Entry]:
     part, width, mlp = "encoder", (config.width,), (config.mlp_width,)
     heads = (config.heads, config.width // config.heads)
-    yield from _layer_norm(part, "self_attn_layer_norm", (stack, "attention_norm"), config.width)
-    yield from _linear(part, "self_attn.q_proj", (stack, "query"), width, heads, bias=True)
-    yield from _linear(part, "self_attn.k_proj", (stack, "key"), width, heads, bias=False)
-    yield from _linear(part, "self_attn.v_proj", (stack, "value"), width, heads, bias=True)
-    yield from _linear(part, "self_attn.out_proj", (stack, "out"), heads, width, bias=True)
-    yield from _layer_norm(part, "final_layer_norm", (stack, "mlp_norm"), config.width)
-    yield from _linear(part, "fc1", (stack, "up"), width, mlp, bias=True)
-    yield from _linear(part, "fc2", (stack, "down"), mlp, width, bias=True)
+    yield from _layer_norm(part, "self_attn_layer_norm", ("layers", "attention_norm"), config.width)
+    yield from _linear(part, "self_attn.q_proj", ("layers", "query"), width, heads, bias=True)
+    yield from _linear(part, "self_attn.k_proj", ("layers", "key"), width, heads, bias=False)
+    yield from _linear(part, "self_attn.v_proj", ("layers", "value"), width, heads, bias=True)
+    yield from _linear(part, "self_attn.out_proj", ("layers", "out"), heads, width, bias=True)
+    yield from _layer_norm(part, "final_layer_norm", ("layers", "mlp_norm"), config.width)
+    yield from _linear(part, "fc1", ("layers", "up"), width, mlp, bias=True)
+    yield from _linear(part, "fc2", ("layers", "down"), mlp, width, bias=True)
 
 
 def _connector(config: ModelConfig) -> Iterator[Entry]:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from mufun_jax.model.attention import packed_causal_mask
+from mufun_jax.model.compute import Compute
 from mufun_jax.model.qwen3_decoder import DecoderLayer, Qwen3Decoder
 from tests.parity.reference_model import ReferenceModel, params_of
 from tests.tiny import relative_error, tiny_decoder, tiny_model
@@ -38,9 +38,12 @@ def test_one_layer(reference):
         expected = model.layers[last](hidden, attention_mask=causal, position_embeddings=angles)
 
     params = jax.tree.map(lambda leaf: leaf[last], params_of(reference)["decoder"]["layers"])
-    mask = packed_causal_mask(jnp.ones((2, length), jnp.int32))
-    ours, cache = jax.jit(DecoderLayer(config, jnp.float32).apply)(
-        {"params": params}, jnp.asarray(hidden.numpy()), jnp.asarray(positions.numpy()), mask, None
+    ours, cache = jax.jit(DecoderLayer(config, Compute()).apply)(
+        {"params": params},
+        jnp.asarray(hidden.numpy()),
+        jnp.asarray(positions.numpy()),
+        jnp.ones((2, length), jnp.int32),
+        None,
     )
     assert cache is None
     assert relative_error(ours, expected) < TOLERANCE
@@ -55,8 +58,7 @@ def test_whole_decoder(reference):
 
     def apply(decoder: Qwen3Decoder, tokens):
         positions = jnp.broadcast_to(jnp.arange(length), tokens.shape)
-        mask = packed_causal_mask(jnp.ones(tokens.shape, jnp.int32))
-        hidden, _ = decoder(decoder.embed(tokens), positions, mask)
+        hidden, _ = decoder(decoder.embed(tokens), positions, jnp.ones(tokens.shape, jnp.int32))
         return hidden, decoder.logits(hidden)
 
     params = params_of(reference)["decoder"]

@@ -14,19 +14,19 @@ CONFIG = """
 from ml_collections import ConfigDict
 
 def get_config():
-    short = dict(rows=2, positions=192, windows=4, targets=32, longest_audio=2.0)
+    short = dict(rows=2, positions=192, windows=4, targets=32, longest_audio=2.0, remat="none")
     return ConfigDict(dict(
         model=dict(
             encoder=dict(mel_bins=80, width=16, layers=2, heads=2, mlp_width=16, taps=(0, 2), window_samples=16000),
             connector_width=16,
             decoder=dict(vocab_size=512, width=16, layers=2, heads=2, kv_heads=1, head_size=8, mlp_width=16,
                          tied_embeddings=True),
-            max_windows=4,
+            max_windows=9,
         ),
         tokenizer="nano",
         data="",
         compute_dtype="float32",
-        rematerialize=False,
+
         mesh=dict(data=2, simulated_devices=2),
         checkpoint=dict(every_steps=4, keep=2),
         curriculum=("warmup", "align", "long"),
@@ -34,8 +34,8 @@ def get_config():
             warmup=dict(**short, mixture=dict(notes=1.0), template="warmup", encoder="frozen", decoder="frozen",
                         steps=3, learning_rate=0.01),
             align=dict(**short, mixture=dict(notes=3.0, songs=1.0), steps=6, learning_rate=0.01),
-            long=dict(rows=2, positions=128, windows=4, targets=32, longest_audio=9.0, mixture=dict(songs=1.0),
-                      steps=3, learning_rate=0.01),
+            long=dict(rows=2, positions=128, windows=4, targets=32, longest_audio=9.0, remat="none",
+                      mixture=dict(songs=1.0), steps=3, learning_rate=0.01),
         ),
     ))
 """

@@ -1,0 +1,55 @@
+"""How the model is computed: precision, what is kept for the backward pass, which attention. Not what it computes."""
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jax.ad_checkpoint import checkpoint_name
+
+DType = jnp.dtype | type
+Remat = Literal["none", "layer", "save_attention", "offload"]
+Kernel = Literal["xla", "splash", "cudnn"]
+
+# What a layer names for the policies below.
+LAYER_INPUT = "layer_input"
+ATTENTION_OUT = "attention_out"
+
+
+@dataclass(frozen=True)
+class Compute:
+    """`dtype` is what matrix products run in.
+
+    `remat`: what the backward pass finds of the forward pass. "none": everything is kept; "layer": each layer's input,
+    the rest is recomputed; "save_attention": its attention's output too, so that attention is not computed twice;
+    "offload": as "layer", and the inputs wait in the host's memory.
+    `kernel`: who computes attention. "splash": Pallas on a TPU; "cudnn": a GPU; "xla": anything.
+    `ring`: where the sequence is split, keys and values go round a ring instead of being gathered.
+    """
+
+    dtype: DType = jnp.float32
+    remat: Remat = "none"
+    kernel: Kernel = "xla"
+    ring: bool = False
+
+
+def rematerialized(layer: type[nn.Module], remat: Remat) -> type[nn.Module]:
+    """A layer under a policy of `Compute.remat`, for use inside a scan."""
+    policies = jax.checkpoint_policies
+    policy: dict[Remat, Any] = {
+        "layer": policies.nothing_saveable,
+        "save_attention": policies.save_only_these_names(ATTENTION_OUT),
+        "offload": policies.save_and_offload_only_these_names(
+            names_which_can_be_saved=[],
+            names_which_can_be_offloaded=[LAYER_INPUT],
+            offload_src="device",
+            offload_dst="pinned_host",
+        ),
+    }
+    return layer if remat == "none" else nn.remat(layer, prevent_cse=False, policy=policy[remat])
+
+
+def name_layer_input(hidden: jax.Array) -> jax.Array:
+    """`hidden`, named for the policies."""
+    return checkpoint_name(hidden, LAYER_INPUT)

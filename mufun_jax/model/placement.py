@@ -1,0 +1,77 @@
+"""Where arrays lie on the mesh while the model runs. Outside a `sharding.rules.sharding_context` there is none.
+
+Names of axes are those of `mufun_jax.axes`; which mesh axes they mean is said in one place, `sharding.rules`.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax.linen.spmd import logical_to_mesh_axes, with_logical_constraint
+from jax.sharding import PartitionSpec
+
+from mufun_jax import axes
+
+SPLIT_IN_USE = (axes.HEADS, axes.KV_HEADS, axes.MLP, axes.VOCAB)  # of a weight, while it is multiplied
+
+
+def constrain(x: jax.Array, *logical_axes: str | None) -> jax.Array:
+    """`x`, split as its axes are called."""
+    return with_logical_constraint(x, logical_axes)
+
+
+def spec_of(*logical_axes: str | None) -> PartitionSpec:
+    """The mesh axes of an array."""
+    return logical_to_mesh_axes(logical_axes) or PartitionSpec()
+
+
+def axis_size(mesh_axis: str) -> int:
+    """Devices along a mesh axis; 1 without a mesh."""
+    return dict(jax.sharding.get_abstract_mesh().shape).get(mesh_axis, 1)
+
+
+def mesh_size() -> int:
+    """Devices of the mesh; 1 without one."""
+    mesh = jax.sharding.get_abstract_mesh()
+    return 1 if mesh.empty else mesh.size
+
+
+def on_each_device(function: Callable[..., Any], in_specs: Any, out_specs: Any) -> Callable[..., Any]:
+    """`function` on each device's part of its arguments, where collectives are written out."""
+    if jax.sharding.get_abstract_mesh().empty:
+        return function
+    return jax.shard_map(function, in_specs=in_specs, out_specs=out_specs, check_vma=False)
+
+
+def project(
+    x: jax.Array,
+    weight: jax.Array,
+    batch_axes: tuple[str | None, ...],
+    weight_axes: tuple[str | None, ...],
+    contracted: int,
+    split: bool = True,
+) -> jax.Array:
+    """x times a weight, summed over the last `contracted` axes of x and the first of the weight, in the dtype of x.
+
+    Each device multiplies its part of x: rows and positions, and with `split` heads or feed-forward units, whose sums
+    are added up if they are what is summed over. For that the weight is gathered, and the gradient of that is what
+    matters: the sums over all rows are scattered as they are formed, each device getting the part it stores. (Left to
+    itself the compiler adds whole gradients up on every device and cuts its part out.)
+    """
+    if jax.sharding.get_abstract_mesh().empty:
+        return jnp.tensordot(x, weight.astype(x.dtype), axes=contracted)
+    kept = tuple(axis if split and axis in SPLIT_IN_USE else None for axis in weight_axes)
+    stored, used = spec_of(*weight_axes), spec_of(*kept)
+
+    def local(x, weight):
+        weight = weight.astype(x.dtype)
+        for dimension, (whole, part) in enumerate(zip(stored, used, strict=True)):
+            if whole != part:
+                weight = jax.lax.all_gather(weight, whole, axis=dimension, tiled=True)
+        y = jnp.tensordot(x, weight, axes=contracted)
+        summed = tuple(axis for axis in used[:contracted] if axis is not None)
+        return jax.lax.psum(y, summed) if summed else y
+
+    into, out = spec_of(*batch_axes, *kept[:contracted]), spec_of(*batch_axes, *kept[contracted:])
+    return jax.shard_map(local, in_specs=(into, stored), out_specs=out)(x, weight)
