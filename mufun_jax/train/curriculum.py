@@ -5,7 +5,6 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-import jax
 import numpy as np
 from jax.sharding import Mesh
 
@@ -14,7 +13,9 @@ from data_pipelines.prepared_set import PreparedSet
 from data_pipelines.stage_data import StageData, write_data_report
 from mufun_jax.config import RunConfig, StageConfig, difference
 from mufun_jax.errors import ConfigError
+from mufun_jax.sharding.local_rows import LocalRows
 from mufun_jax.sharding.mesh import make_mesh
+from mufun_jax.sharding.processes import check_same, is_first
 from mufun_jax.sharding.rules import sharding_context
 from mufun_jax.text.tokenizer import Tokenizer, load_tokenizer
 from mufun_jax.train.checkpoint import Checkpoints, Position
@@ -70,10 +71,12 @@ def train_curriculum(
             f"the tokenizer has {tokenizer.size} tokens, model.decoder.vocab_size is {run.model.decoder.vocab_size}"
         )
     workdir.mkdir(parents=True, exist_ok=True)
-    check_target(workdir / "checkpoint", overwrite=True)  # what could not be replaced is found before training
+    if is_first():
+        check_target(workdir / "checkpoint", overwrite=True)  # what could not be replaced is found before training
     began_from = open_initial_model(run) if run.initial_model is not None else None
     checkpoints = Checkpoints(workdir, run.checkpoint)
     position = checkpoints.latest(run)
+    check_same(repr(position), "newest checkpoint in --workdir (is it one folder for all?)")
     data = Data(run, tokenizer, on_measure)
     steps = {name: data.steps(name) for name in run.curriculum}
     on_plan(steps)
@@ -82,10 +85,12 @@ def train_curriculum(
     params = None
     try:
         for name in remaining_stages(run, position):
-            write_data_report(workdir / "data" / f"{name}.json", data[name])
+            if is_first():
+                write_data_report(workdir / "data" / f"{name}.json", data[name])
             params = curriculum.run_stage(name, params, position)
             position = None
-            on_stage(summarize(run, workdir, name, params))
+            if is_first():
+                on_stage(summarize(run, workdir, name, params))
     finally:
         checkpoints.close()
         log.close()
@@ -169,7 +174,7 @@ class Curriculum:
                     state,
                     train_step,
                     batches,
-                    self.mesh,
+                    LocalRows(self.mesh, stage.rows),
                     first=first,
                     steps=steps,
                     learning_rate=learning_rate_schedule(stage, steps),
@@ -196,7 +201,7 @@ class Curriculum:
         return self.train_steps[parts]
 
     def _batches(self, stage: StageConfig, name: str) -> Batches:
-        return load_batches(self.run, stage, self.data[name], jax.process_index(), jax.process_count())
+        return load_batches(self.run, stage, self.data[name], LocalRows(self.mesh, stage.rows).numbers)
 
 
 class Data:
