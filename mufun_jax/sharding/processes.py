@@ -110,7 +110,7 @@ def _join(processes: Processes) -> None:
             waiting = f"{who}: waiting for the others at {processes.coordinator}, {_JOIN_SECONDS} s at most"
             print(waiting, file=sys.stderr, flush=True)
             if processes.number:
-                wait_for(processes.coordinator, who, _JOIN_SECONDS)
+                wait_for(processes.coordinator, who, float(_JOIN_SECONDS))
             jax.distributed.initialize(
                 processes.coordinator,
                 processes.count,

@@ -17,9 +17,10 @@ from mufun_jax.config import MeshConfig
 from mufun_jax.errors import ConfigError, UserError
 from mufun_jax.sharding.mesh import make_mesh
 from mufun_jax.sharding.processes import Processes, wait_for
+from mufun_jax.train.curriculum import train_curriculum
 from mufun_jax.train.metrics import read_metrics
 from mufun_jax.weights.model_folder import open_model_folder
-from tests.sharding.train_meshes import STEPS, mesh_run, train_until
+from tests.sharding.train_meshes import STEPS, mesh_run
 from tests.train.tiny_run import tiny_run, write_tiny_corpus
 
 ROOT = Path(__file__).parent.parent.parent
@@ -60,34 +61,45 @@ def assert_same_run(ours: Path, theirs: Path) -> None:
         np.testing.assert_allclose(model[name].read(), tensor.read(), rtol=1e-5, atol=1e-5, err_msg=name)
 
 
-def test_two_processes_train_as_one_does(corpus, tmp_path):
-    """`context` over two processes, which read the same rows and keep half of each; and `data`, stopped, then gone on
-    with by one process."""
-    one = mesh_run(corpus, 2, "data=2")
-    train_until(one, tmp_path / "one")
-    train(2, corpus, tmp_path, 1, "context=2", "data=2:5")
-    assert_same_run(tmp_path / "context=2", tmp_path / "one")
-    assert len(list(read_metrics(tmp_path / "data=2" / "metrics.jsonl"))) >= 4
-    assert not (tmp_path / "data=2" / "checkpoint").exists()
-    train_until(one, tmp_path / "data=2")
-    assert_same_run(tmp_path / "data=2", tmp_path / "one")
+def without_its_end(workdir: Path, copy: Path) -> Path:
+    """A copy of a finished run as if it had been stopped after step 4."""
+    shutil.copytree(workdir, copy)
+    shutil.rmtree(copy / "checkpoints" / str(STEPS))
+    shutil.rmtree(copy / "checkpoint")
+    return copy
+
+
+@pytest.fixture(scope="module")
+def alone(corpus, tmp_path_factory):
+    """The run of this process, on two devices."""
+    workdir = tmp_path_factory.mktemp("alone")
+    train_curriculum(mesh_run(corpus, 2, "data=2"), workdir)
+    return workdir
+
+
+def test_two_processes_train_as_one_and_one_goes_on_where_two_were_stopped(corpus, alone, tmp_path):
+    """On `context`: both processes read the same rows, and keep half of each. One goes on on another mesh, `data`."""
+    train(2, corpus, tmp_path, 1, "context=2")
+    assert_same_run(tmp_path / "context=2", alone)
+    stopped = without_its_end(tmp_path / "context=2", tmp_path / "stopped")
+    train_curriculum(mesh_run(corpus, 2, "data=2"), stopped)
+    assert_same_run(stopped, alone)
 
 
 @pytest.mark.slow
-def test_one_two_and_four_processes_on_every_axis(corpus, tmp_path):
-    """Four devices, of one process, of two, of four: each axis spans processes; a run stopped on two goes on on four
-    and on one."""
-    across_two = ("fsdp=4", "context=4", "tensor=2,context=2", "data=2,fsdp=2")  # the first axis spans the two
-    train(1, corpus, tmp_path / "one", 4, *across_two)
-    train(2, corpus, tmp_path / "two", 2, *across_two[:3], "data=2,fsdp=2:5")
-    for number in (4, 1):
-        shutil.copytree(tmp_path / "two" / "data=2,fsdp=2", tmp_path / f"two, then {number}" / "data=2,fsdp=2")
-    train(4, corpus, tmp_path / "two, then 4", 1, "data=2,fsdp=2", "tensor=2,context=2")
-    train(1, corpus, tmp_path / "two, then 1", 4, "data=2,fsdp=2")
-    compared = [(run, tmp_path / "one" / run.name) for run in tmp_path.glob("two*/*") if (run / "checkpoint").exists()]
-    assert len(compared) == 6
-    for ours, theirs in compared:
-        assert_same_run(ours, theirs)
+def test_one_two_and_four_processes_on_every_axis(corpus, alone, tmp_path):
+    """Four devices, of two processes, of four, of one; of a mesh, the first axis spans two processes, all span four. A
+    run that was stopped on two goes on on four and on one."""
+    two, four, one = tmp_path / "two", tmp_path / "four", tmp_path / "one"
+    train(2, corpus, two, 2, "fsdp=4", "tensor=2,context=2", "data=2,fsdp=2")
+    for other in (four, one):
+        without_its_end(two / "data=2,fsdp=2", other / "data=2,fsdp=2")
+    train(4, corpus, four, 1, "data=2,fsdp=2", "tensor=2,context=2")
+    train(1, corpus, one, 4, "data=2,fsdp=2", "tensor=2,context=2")
+    runs = [*two.iterdir(), *four.iterdir(), *one.iterdir()]
+    assert len(runs) == 7
+    for run in runs:
+        assert_same_run(run, alone)
 
 
 def test_rows_lie_where_the_mesh_has_them_and_a_process_that_fails_ends_all():
@@ -146,8 +158,10 @@ def test_a_coordinator_that_never_answers_is_named():
         address = f"127.0.0.1:{taken.getsockname()[1]}"
         with pytest.raises(UserError, match=rf"process 1 of 2: {address} does not answer after 0.5 s .* port open\?"):
             wait_for(address, "process 1 of 2", 0.5)
-        threading.Timer(0.5, taken.listen).start()
-        wait_for(address, "process 1 of 2", 30)
+        listening = threading.Timer(0.5, taken.listen)
+        listening.start()
+        wait_for(address, "process 1 of 2", 30.0)
+        listening.join()
 
 
 @pytest.mark.parametrize(
