@@ -6,12 +6,14 @@ All run the same program. The first one, process 0, writes and prints; what is c
 import atexit
 import hashlib
 import os
+import secrets
 import socket
 import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 
 import jax
 import numpy as np
@@ -96,6 +98,27 @@ def check_same(text: str, what: str) -> None:
     if different:
         numbers = ", ".join(map(str, different))
         raise ConfigError(f"process {numbers} of {len(others)} has another {what} than process 0: give all the same")
+
+
+def check_shared(folder: Path) -> None:
+    """Collective. Raises ConfigError, on all processes, where a folder that is there is not the same one for all."""
+    if jax.process_count() == 1:
+        return
+    drawn = np.frombuffer(secrets.token_bytes(8), np.uint8)
+    name = bytes(np.asarray(multihost_utils.broadcast_one_to_all(drawn)).tolist()).hex()
+    mark = folder / f".process-0-{name}"
+    if is_first():
+        mark.touch()
+    multihost_utils.sync_global_devices("mark is written")
+    seen = multihost_utils.process_allgather(np.array(mark.exists()))
+    if is_first():
+        mark.unlink()
+    if not seen.all():
+        blind = ", ".join(str(number) for number in np.flatnonzero(~seen))
+        raise ConfigError(
+            f"{folder}: process {blind} of {len(seen)} does not see what process 0 writes there: "
+            "it must be on a disk that all hosts share"
+        )
 
 
 def _join(processes: Processes) -> None:

@@ -15,7 +15,7 @@ from mufun_jax.config import RunConfig, StageConfig, difference
 from mufun_jax.errors import ConfigError
 from mufun_jax.sharding.local_rows import LocalRows
 from mufun_jax.sharding.mesh import make_mesh
-from mufun_jax.sharding.processes import check_same, is_first
+from mufun_jax.sharding.processes import check_same, check_shared, is_first
 from mufun_jax.sharding.rules import sharding_context
 from mufun_jax.text.tokenizer import Tokenizer, load_tokenizer
 from mufun_jax.train.checkpoint import Checkpoints, Position
@@ -71,12 +71,12 @@ def train_curriculum(
             f"the tokenizer has {tokenizer.size} tokens, model.decoder.vocab_size is {run.model.decoder.vocab_size}"
         )
     workdir.mkdir(parents=True, exist_ok=True)
+    check_shared(workdir)
     if is_first():
         check_target(workdir / "checkpoint", overwrite=True)  # what could not be replaced is found before training
     began_from = open_initial_model(run) if run.initial_model is not None else None
     checkpoints = Checkpoints(workdir, run.checkpoint)
     position = checkpoints.latest(run)
-    check_same(repr(position), "newest checkpoint in --workdir (is it one folder for all?)")
     data = Data(run, tokenizer, on_measure)
     steps = {name: data.steps(name) for name in run.curriculum}
     on_plan(steps)
@@ -85,6 +85,7 @@ def train_curriculum(
     params = None
     try:
         for name in remaining_stages(run, position):
+            check_same(data[name].digest, f"data for the stage {name}")
             if is_first():
                 write_data_report(workdir / "data" / f"{name}.json", data[name])
             params = curriculum.run_stage(name, params, position)

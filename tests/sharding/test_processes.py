@@ -112,14 +112,23 @@ def test_rows_lie_where_the_mesh_has_them_and_a_process_that_fails_ends_all():
     assert "process 1 of 2 read [(0, 1, 2, 3, 4, 5, 6, 7), (0, 1, 4, 5), (2, 3, 6, 7), (4, 5, 6, 7)]" in result.stderr
 
 
-def test_the_command_takes_part_and_another_config_is_found(corpus, tmp_path):
+@pytest.mark.parametrize(
+    ("workdir", "seed", "message"),
+    [
+        ("one", "$MUFUN_PROCESS", "process 1 of 2 has another config than process 0: "),
+        ("$MUFUN_PROCESS", "0", "process 1 of 2 does not see what process 0 writes there: "),
+    ],
+)
+def test_the_command_takes_part_and_what_is_not_the_same_for_all_is_found(corpus, tmp_path, workdir, seed, message):
     mufun = f"{sys.executable} -m mufun_jax.cli train --config {corpus / 'tiny.py'} --set data={corpus}"
-    command = f"{mufun} --workdir {tmp_path} --set mesh.simulated_devices=1 --set seed=$MUFUN_PROCESS"
+    command = f"{mufun} --workdir {tmp_path}/{workdir} --set mesh.simulated_devices=1 --set seed={seed}"
     arguments = [LAUNCHER, "2", "bash", "-c", command]
     result = subprocess.run(arguments, cwd=ROOT, capture_output=True, text=True, check=False, timeout=120)
     assert result.returncode == 2
-    assert "error: process 1 of 2 has another config than process 0" in result.stderr
+    assert result.stderr.count("error: ") >= 1
+    assert message in result.stderr
     assert "Traceback" not in result.stderr
+    assert not list(tmp_path.glob("*/.process-0-*"))
 
 
 @pytest.mark.parametrize(
