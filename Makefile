@@ -32,6 +32,7 @@ lint: setup-test
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/pyright --pythonpath $(BIN)/python
+	$(BIN)/shellcheck launch/*.sh .ci/run
 
 test: setup-test
 	$(BIN)/pytest -m "not slow"

@@ -6,7 +6,7 @@ order ── blocks of examples ── packed by size alone ── rows ── b
 
 import threading
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, astuple, dataclass
 from typing import Any
 
@@ -15,6 +15,7 @@ import jax
 import numpy as np
 from absl import flags
 from grain.multiprocessing import MultiprocessingOptions
+from jaxtyping import Int32
 
 from data_pipelines.encode import Budget, ExampleEncoder
 from data_pipelines.pack import build_row, pack_rows
@@ -76,17 +77,27 @@ class Rows:
         return [[(examples[i][0], examples[i][1]) for i in row] for row in pack_rows(sizes, self._data.encoder.budget)]
 
 
-class _BatchPlan(grain.MapDataset[tuple[list[PackedRow], Place]]):
-    """One process's rows of each batch by the batch's number from `start` on, and where the next batch begins.
+@dataclass(frozen=True)
+class _PlannedBatch:
+    """The rows of a batch that this process reads, what is known of all its rows, and where the next one begins."""
+
+    rows: list[PackedRow]
+    examples: Int32[np.ndarray, " R"]
+    dropped_windows: Int32[np.ndarray, " R"]
+    next: Place
+
+
+class _BatchPlan(grain.MapDataset[_PlannedBatch]):
+    """Batches by their number from `start` on, with the rows of each that this process reads.
 
     Numbers are asked for in rising order: going back begins again at `start`.
 
     Where the order has an end, the last batch is filled with empty rows.
     """
 
-    def __init__(self, data: StageData, start: Place, rows: int, part: slice):
+    def __init__(self, data: StageData, start: Place, total: int, read: Sequence[int]):
         super().__init__()
-        self._data, self._start, self._rows_a_batch, self._part = data, start, rows, part
+        self._data, self._start, self._rows_a_batch, self._read = data, start, total, read
         self._rows: Rows | None = None
         self._next = 0
         self._lock = threading.Lock()
@@ -105,7 +116,11 @@ class _BatchPlan(grain.MapDataset[tuple[list[PackedRow], Place]]):
                 rows = self._rows.take(self._rows_a_batch)
                 self._next += 1
             after = self._rows.place(self._start.batch + index + 1)
-        return (rows + [[]] * (self._rows_a_batch - len(rows)))[self._part], after
+        rows += [[]] * (self._rows_a_batch - len(rows))
+        sets = self._data.sets
+        dropped = [sum(int(sets[chosen].dropped_windows[example]) for chosen, example in row) for row in rows]
+        examples = np.array([len(row) for row in rows], np.int32)
+        return _PlannedBatch([rows[row] for row in self._read], examples, np.array(dropped, np.int32), after)
 
     def __getstate__(self) -> dict[str, Any]:  # a lock is not sent to workers
         return self.__dict__ | {"_lock": None, "_rows": None, "_next": 0}
@@ -122,35 +137,32 @@ class _BuildBatch:
 
     data: StageData
 
-    def __call__(self, element: tuple[list[PackedRow], Place]) -> dict[str, Any]:
-        packed, after = element
+    def __call__(self, planned: _PlannedBatch) -> dict[str, Any]:
         encoder = self.data.encoder
-        rows, dropped = [], []
-        for row in packed:
+        rows = []
+        for row in planned.rows:
             examples = [self.data.sets[chosen].load(number, encoder) for chosen, number in row]
             rows.append(
                 build_row(examples, encoder.budget, encoder.encoder.window_samples, encoder.encoder.tokens_per_window)
             )
-            dropped.append(sum(example.dropped_windows for example in examples))
         return {
             "batch": jax.tree.map(lambda *fields: np.stack(fields), *rows),
-            "examples": np.array([len(row) for row in packed], np.int32),
-            "dropped_windows": np.array(dropped, np.int32),
-            "next": np.array(astuple(after)),
+            "examples": planned.examples,
+            "dropped_windows": planned.dropped_windows,
+            "next": np.array(astuple(planned.next)),
         }
 
 
 class Batches(Iterator[dict[str, Any]]):
-    """This process's rows of each batch. `get_state` says where the next batch begins; `set_state` goes there.
+    """The rows `read` of each batch of `total`. `get_state` says where the next batch begins; `set_state` goes there.
 
-    Each element is `{"batch": Batch, "examples": [R], "dropped_windows": [R]}`. The state does not depend on processes
-    or workers: another number of them goes on with the same batches.
+    Each element is `{"batch": Batch, "examples": [total], "dropped_windows": [total]}`: the batch has the rows `read`
+    only, the counts are of all rows, the same on every process. The state does not depend on processes or workers:
+    another number of them goes on with the same batches.
     """
 
-    def __init__(self, data: StageData, rows: int, process: int, processes: int, workers: int):
-        self._data, self._rows_a_batch, self._workers = data, rows, workers
-        share = rows // processes
-        self._part = slice(process * share, (process + 1) * share)
+    def __init__(self, data: StageData, total: int, read: Sequence[int], workers: int):
+        self._data, self._rows_a_batch, self._read, self._workers = data, total, read, workers
         self._place = Place()
         self._elements: grain.DatasetIterator | None = None  # nothing is read before the first batch is asked for
 
@@ -189,7 +201,7 @@ class Batches(Iterator[dict[str, Any]]):
             self._elements = None
 
     def _start(self) -> grain.DatasetIterator:
-        plan = _BatchPlan(self._data, self._place, self._rows_a_batch, self._part)
+        plan = _BatchPlan(self._data, self._place, self._rows_a_batch, self._read)
         built = plan.map(_BuildBatch(self._data))
         options = grain.ReadOptions(num_threads=1, prefetch_buffer_size=_PREFETCHED_BATCHES)
         elements = built.to_iter_dataset(options)
@@ -202,21 +214,9 @@ class Batches(Iterator[dict[str, Any]]):
         return iter(elements)
 
 
-def load_batches(
-    run: RunConfig,
-    stage: StageConfig,
-    data: StageData,
-    process: int = 0,
-    processes: int = 1,
-) -> Batches:
-    """This process's rows of each global batch of a stage.
-
-    Raises:
-        ConfigError: rows that do not divide over the processes.
-    """
-    if stage.rows % processes:
-        raise ConfigError(f"{stage.rows} rows do not divide over {processes} processes; choose a multiple")
-    return Batches(data, stage.rows, process, processes, run.loader_workers)
+def load_batches(run: RunConfig, stage: StageConfig, data: StageData, rows: Sequence[int] | None = None) -> Batches:
+    """The given rows of each global batch of a stage: those that this process's devices hold; without, all."""
+    return Batches(data, stage.rows, range(stage.rows) if rows is None else rows, run.loader_workers)
 
 
 def open_stage(

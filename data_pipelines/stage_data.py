@@ -27,7 +27,7 @@ class MeasuredSet:
     places: Int32[np.ndarray, "examples 2"]  # record of the set, and which of the record's examples
     sizes: Int32[np.ndarray, "examples 3"]  # positions, windows, targets
     seconds: Float32[np.ndarray, " examples"]  # of audio that are heard
-    dropped_windows: int  # of all its examples together
+    dropped_windows: Int32[np.ndarray, " examples"]  # audio that has no place in a row
     left_out: tuple[Rejected, ...]
 
     def load(self, number: int, encoder: ExampleEncoder) -> EncodedExample:
@@ -108,7 +108,7 @@ def write_data_report(path: Path, data: StageData) -> None:
             "examples": len(measured.places),
             "hours": round(float(measured.seconds.sum()) / 3600, 4),
             "duplicates_left_out": len(measured.prepared.duplicates),
-            "dropped_windows": measured.dropped_windows,
+            "dropped_windows": int(measured.dropped_windows.sum()),
             "left_out": [asdict(rejected) for rejected in measured.left_out],
         }
         for measured in data.sets
@@ -125,7 +125,7 @@ def measure_set(
     sizes: list[tuple[int, int, int]] = []
     seconds: list[float] = []
     left_out: list[Rejected] = []
-    dropped = 0
+    dropped: list[int] = []
     for line in prepared.index():
         for which, where in enumerate(_names_of(prepared, line)):
             example = checked(line.examples[which], where, None)
@@ -139,14 +139,14 @@ def measure_set(
             places.append((line.record, which))
             sizes.append((size.positions, size.windows, size.targets))
             seconds.append(size.seconds)
-            dropped += size.dropped_windows
+            dropped.append(size.dropped_windows)
         progress(line.record + 1)
     return MeasuredSet(
         prepared,
         np.array(places, np.int32).reshape(-1, 2),
         np.array(sizes, np.int32).reshape(-1, 3),
         np.array(seconds, np.float32),
-        dropped,
+        np.array(dropped, np.int32),
         tuple(left_out),
     )
 

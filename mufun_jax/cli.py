@@ -135,11 +135,25 @@ def train(
     config: Annotated[Path, typer.Option(help="Python file with `get_config()`, for instance configs/nano.py.")],
     workdir: Annotated[Path, typer.Option(help="Checkpoints, metrics and the model; a killed run goes on from here.")],
     set_: SetOption = None,
+    coordinator: Annotated[
+        str | None,
+        typer.Option(envvar="MUFUN_COORDINATOR", help="On several processes: HOST:PORT where process 0 listens."),
+    ] = None,
+    processes: Annotated[int | None, typer.Option(envvar="MUFUN_PROCESSES", help="How many there are.")] = None,
+    process: Annotated[int | None, typer.Option(envvar="MUFUN_PROCESS", help="Which one this is, from 0.")] = None,
+    distributed: Annotated[
+        bool, typer.Option("--distributed", envvar="MUFUN_DISTRIBUTED", help="Find these three: TPU pods, SLURM.")
+    ] = False,
 ) -> None:
-    """Train a curriculum of stages, or go on with one that was stopped. The model is in WORKDIR/checkpoint."""
-    from mufun_jax.config import load_run_config
+    """Train a curriculum of stages, or go on with one that was stopped. The model is in WORKDIR/checkpoint.
 
-    commands.train(load_run_config(config, set_ or []), workdir)
+    On several hosts, the same command on each, with `--distributed` on a TPU pod.
+    """
+    from mufun_jax.config import load_run_config
+    from mufun_jax.sharding.processes import Processes
+
+    joining = Processes(coordinator, processes, process, distributed)
+    commands.train(load_run_config(config, set_ or []), workdir, joining)
 
 
 @app.command()

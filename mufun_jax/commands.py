@@ -18,6 +18,7 @@ if TYPE_CHECKING:  # the library is imported by the commands that need it: `mufu
     from data_pipelines.score_corpus import ScoreCorpusConfig
     from mufun_jax.config import RunConfig
     from mufun_jax.evaluate.run import TaskScore
+    from mufun_jax.sharding.processes import Processes
 
 _output = Console(highlight=False, markup=False)
 SCORE_CORPUS = "score-corpus"  # as a source of `mufun prepare`
@@ -86,12 +87,25 @@ def _on_disk(out: str, what: str) -> str:
     return out
 
 
-def train(run: "RunConfig", workdir: Path) -> Path:
-    """Trains the curriculum, printing a line a stage; returns the model folder."""
+def train(run: "RunConfig", workdir: Path, processes: "Processes | None" = None) -> Path:
+    """Trains the curriculum, on several processes where `processes` says so; returns the model folder."""
+    from mufun_jax.config import to_json
     from mufun_jax.sharding.mesh import simulate_devices
-    from mufun_jax.train.curriculum import StageSummary, train_curriculum
+    from mufun_jax.sharding.processes import Processes, check_same, is_first, joined
 
     simulate_devices(run.mesh)
+    with joined(processes or Processes()):
+        check_same(json.dumps(to_json(run)), "config")
+        folder = _train(run, workdir, is_first())
+        if is_first():
+            _output.print(f"The model is in {folder}", soft_wrap=True)
+    return folder
+
+
+def _train(run: "RunConfig", workdir: Path, shown: bool) -> Path:
+    """Trains the curriculum; where `shown`, under a progress bar, and with a line a stage."""
+    from mufun_jax.train.curriculum import StageSummary, train_curriculum
+
     before: dict[str, int] = {}
     total = 0
 
@@ -108,8 +122,8 @@ def train(run: "RunConfig", workdir: Path) -> Path:
             soft_wrap=True,
         )
 
-    with progress_bar("Training") as advance:
-        folder = train_curriculum(
+    with progress_bar("Training", hidden=not shown) as advance:
+        return train_curriculum(
             run,
             workdir,
             on_step=lambda stage, step, of, metrics: advance(
@@ -122,8 +136,6 @@ def train(run: "RunConfig", workdir: Path) -> Path:
             ),
             on_plan=on_plan,
         )
-    _output.print(f"The model is in {folder}", soft_wrap=True)
-    return folder
 
 
 def evaluate(

@@ -19,7 +19,9 @@ Advance = Callable[..., None]
 
 
 @contextmanager
-def progress_bar(description: str, unit: Literal["", "bytes"] = "", *, stays: bool = True) -> Iterator[Advance]:
+def progress_bar(
+    description: str, unit: Literal["", "bytes"] = "", *, stays: bool = True, hidden: bool = False
+) -> Iterator[Advance]:
     """Yields `advance(done, total, note="")`; what is left is estimated from what was done.
 
     The bar appears with the first call: what fails before has no bar above its error. One that does not stay goes
@@ -35,7 +37,7 @@ def progress_bar(description: str, unit: Literal["", "bytes"] = "", *, stays: bo
         TextColumn("{task.fields[note]}"),
     )
     console = Console(stderr=True)
-    hidden = not stays and not console.is_terminal
+    hidden = hidden or (not stays and not console.is_terminal)
     progress = Progress(*columns, console=console, speed_estimate_period=60, transient=not stays, disable=hidden)
     task = progress.add_task(description, total=None, note="")
 

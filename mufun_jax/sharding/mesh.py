@@ -13,7 +13,7 @@ _THREADS_PER_DEVICE = 4  # a device may wait in several collectives at once, eac
 
 
 def simulate_devices(config: MeshConfig) -> None:
-    """Splits the CPU into `config.simulated_devices`. Must come before anything else touches a device."""
+    """Splits the CPU of this process into `config.simulated_devices`. Must come before anything touches a device."""
     if config.simulated_devices:
         # With as many threads as cores, two devices that wait in different collectives wait for ever.
         threads = max(os.cpu_count() or 1, _THREADS_PER_DEVICE * config.simulated_devices)
@@ -27,11 +27,24 @@ def make_mesh(config: MeshConfig) -> Mesh:
     wanted, present = config.data * config.fsdp * config.tensor * config.context, jax.device_count()
     if wanted != present:
         sizes = " x ".join(f"{axis} {size}" for axis, size in zip(MESH_AXES, config.shape, strict=True))
-        raise ConfigError(
-            f"mesh: {sizes} = {wanted} devices, but {present} are here; "
-            f"for instance --set mesh.fsdp={max(1, present // (wanted // config.fsdp))}"
-        )
+        processes = jax.process_count()
+        here = f"{present} are here" if processes == 1 else f"{present} are here, of {processes} processes"
+        raise ConfigError(f"mesh: {sizes} = {wanted} devices, but {here}; {_fitting(config, wanted, present)}")
     return jax.make_mesh(config.shape, MESH_AXES, axis_types=(AxisType.Auto,) * len(MESH_AXES))
+
+
+def _fitting(config: MeshConfig, wanted: int, present: int) -> str:
+    """The fewest settings with which mesh and devices fit."""
+    processes = jax.process_count()
+    if config.simulated_devices and wanted % processes == 0:
+        each = f" ({wanted // processes} on each process)" if processes > 1 else ""
+        return f"for instance --set mesh.simulated_devices={wanted // processes}{each}"
+    for axis in ("fsdp", "data", "tensor", "context"):
+        others = wanted // getattr(config, axis)
+        if present % others == 0:
+            return f"for instance --set mesh.{axis}={present // others}"
+    ones = " ".join(f"--set mesh.{axis}=1" for axis in ("data", "tensor", "context") if getattr(config, axis) > 1)
+    return f"for instance --set mesh.fsdp={present} {ones}"
 
 
 def inference_mesh() -> Mesh:

@@ -1,6 +1,6 @@
 """Checkpoints of training: everything that a killed run needs to go on as if nothing had happened."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -55,7 +55,8 @@ class Checkpoints:
         """The place of the newest checkpoint, or None in a fresh workdir.
 
         Raises:
-            CheckpointError: it was written by another config; names the first key that differs.
+            CheckpointError: it was written by another config; names the first key that differs. The mesh may: it
+                changes where a run computes, not what.
         """
         global_step = self._manager.latest_step()
         if global_step is None:
@@ -65,7 +66,7 @@ class Checkpoints:
         if meta.get("format") != _FORMAT:
             raise CheckpointError(f"{self._folder}: checkpoint format {meta.get('format')}, this reads {_FORMAT}")
         saved = validate(RunConfig, meta["config"], str(self._folder))
-        changed = difference(saved, run)
+        changed = difference(replace(saved, mesh=run.mesh, loader_workers=run.loader_workers), run)
         if changed:
             raise CheckpointError(
                 f"{self._folder} was written with another config ({changed}); take that one, or another --workdir"

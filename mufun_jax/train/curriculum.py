@@ -6,7 +6,6 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-import jax
 import numpy as np
 from jax.sharding import Mesh
 
@@ -16,7 +15,9 @@ from data_pipelines.stage_data import StageData, write_data_report
 from mufun_jax.batch import Batch
 from mufun_jax.config import RunConfig, StageConfig, difference
 from mufun_jax.errors import ConfigError
+from mufun_jax.sharding.local_rows import LocalRows
 from mufun_jax.sharding.mesh import make_mesh
+from mufun_jax.sharding.processes import check_same, check_shared, is_first
 from mufun_jax.sharding.rules import sharding_context
 from mufun_jax.text.tokenizer import Tokenizer, load_tokenizer
 from mufun_jax.train.checkpoint import Checkpoints, Position
@@ -72,7 +73,9 @@ def train_curriculum(
             f"the tokenizer has {tokenizer.size} tokens, model.decoder.vocab_size is {run.model.decoder.vocab_size}"
         )
     workdir.mkdir(parents=True, exist_ok=True)
-    check_target(workdir / "checkpoint", overwrite=True)  # what could not be replaced is found before training
+    check_shared(workdir)
+    if is_first():
+        check_target(workdir / "checkpoint", overwrite=True)  # what could not be replaced is found before training
     began_from = open_initial_model(run) if run.initial_model is not None else None
     checkpoints = Checkpoints(workdir, run.checkpoint)
     position = checkpoints.latest(run)
@@ -84,10 +87,13 @@ def train_curriculum(
     params = None
     try:
         for name in remaining_stages(run, position):
-            write_data_report(workdir / "data" / f"{name}.json", data[name])
+            check_same(data[name].digest, f"data for the stage {name}")
+            if is_first():
+                write_data_report(workdir / "data" / f"{name}.json", data[name])
             params = curriculum.run_stage(name, params, position)
             position = None
-            on_stage(summarize(run, workdir, name, params))
+            if is_first():
+                on_stage(summarize(run, workdir, name, params))
     finally:
         checkpoints.close()
         log.close()
@@ -178,7 +184,7 @@ class Curriculum:
                     state,
                     train_step,
                     batches,
-                    self.mesh,
+                    LocalRows(self.mesh, stage.rows),
                     first=first,
                     steps=steps,
                     learning_rate=learning_rate_schedule(stage, steps),
@@ -206,7 +212,7 @@ class Curriculum:
         return self.train_steps[key]
 
     def _batches(self, stage: StageConfig, name: str) -> Batches:
-        return load_batches(self.run, stage, self.data[name], jax.process_index(), jax.process_count())
+        return load_batches(self.run, stage, self.data[name], LocalRows(self.mesh, stage.rows).numbers)
 
 
 class Data:

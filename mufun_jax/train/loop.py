@@ -5,12 +5,9 @@ import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
-import jax
-from jax.sharding import Mesh
-
 from mufun_jax.batch import Batch
 from mufun_jax.errors import UserError
-from mufun_jax.sharding.rules import batch_shardings
+from mufun_jax.sharding.local_rows import LocalRows
 from mufun_jax.train.state import TrainState
 from mufun_jax.train.step import Metrics
 
@@ -26,7 +23,7 @@ def train_steps(
     state: TrainState,
     train_step: TakeStep,
     elements: Iterator[dict[str, Any]],
-    mesh: Mesh,
+    rows: LocalRows,
     *,
     first: int,
     steps: int,
@@ -49,7 +46,7 @@ def train_steps(
         started = time.perf_counter()
         element = next(elements)
         waited = time.perf_counter() - started
-        state, metrics = train_step(state, to_device(element["batch"], mesh), learning_rate(step - 1))
+        state, metrics = train_step(state, rows.to_device(element["batch"]), learning_rate(step - 1))
         if running is not None:
             on_step(running[0], read_metrics(*running))
         counts = {"examples": element["examples"].sum(), "dropped_windows": element["dropped_windows"].sum()}
@@ -61,11 +58,6 @@ def train_steps(
     if running is not None:
         on_step(running[0], read_metrics(*running))
     return state
-
-
-def to_device(batch: Any, mesh: Mesh) -> Any:
-    """This process's rows, put where the global batch has them."""
-    return jax.tree.map(jax.make_array_from_process_local_data, batch_shardings(mesh), batch)
 
 
 def read_metrics(step: int, metrics: dict[str, Any]) -> StepMetrics:

@@ -117,7 +117,7 @@ class Feed:
     """The loader of a stage, kept open over rounds."""
 
     def __init__(self, data: StageData, rows: int, workers: int):
-        self._batches = Batches(data, rows, 0, 1, workers)
+        self._batches = Batches(data, rows, range(rows), workers)
         self._workers = workers
         self._window_seconds = data.encoder.encoder.window_seconds
 

@@ -1,0 +1,179 @@
+"""The processes of a run, joined by `jax.distributed`: one a host on a pod, or several on one machine.
+
+All run the same program. The first one, process 0, writes and prints; what is collective, all must call.
+"""
+
+import atexit
+import hashlib
+import os
+import secrets
+import socket
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import jax
+import numpy as np
+from jax.experimental import multihost_utils
+
+from mufun_jax.errors import ConfigError, UserError
+
+# What clouds' firewalls leave open between the hosts of a TPU pod. Since jax 0.8.1 its own default is 8482, which they
+# block: all hosts would wait for one another for ever.
+_TPU_PORT = "8476"
+_OWN_PORTS = ("SLURM_JOB_ID", "OMPI_MCA_orte_hnp_uri")  # there jax derives a port from the job's number
+_JOIN_SECONDS = 300
+
+
+@dataclass(frozen=True)
+class Processes:
+    """How this process finds the others; as it stands, there are none.
+
+    Raises ConfigError for what does not go together.
+    """
+
+    coordinator: str | None = None  # HOST:PORT where process 0 listens
+    count: int | None = None
+    number: int | None = None
+    distributed: bool = False  # found by jax: TPU pods, SLURM, Open MPI, Kubernetes
+
+    def __post_init__(self) -> None:
+        given = {"--coordinator": self.coordinator, "--processes": self.count, "--process": self.number}
+        present = [name for name, value in given.items() if value is not None]
+        if self.distributed and present:
+            raise ConfigError(f"--distributed finds the processes by itself: leave out {', '.join(present)}")
+        if present and len(present) < len(given):
+            missing = [name for name in given if name not in present]
+            raise ConfigError(f"{', '.join(present)} without {', '.join(missing)}: several processes need all three")
+        if self.coordinator is None or self.count is None or self.number is None:
+            return
+        host, _, port = self.coordinator.rpartition(":")
+        if not host or not port.isdecimal() or not 0 < int(port) < 2**16:
+            raise ConfigError(f"--coordinator {self.coordinator}: write HOST:PORT, for instance 10.0.0.2:{_TPU_PORT}")
+        if self.count < 1:
+            raise ConfigError(f"--processes {self.count}: at least 1")
+        if not 0 <= self.number < self.count:
+            raise ConfigError(
+                f"--process {self.number} of --processes {self.count}: they are numbered 0 to {self.count - 1}"
+            )
+
+
+@contextmanager
+def joined(processes: Processes) -> Iterator[None]:
+    """Joins the other processes, before anything touches a device.
+
+    A process that fails inside leaves at once: jax's own way out waits for the others, which wait for this one.
+
+    Raises:
+        UserError: the coordinator does not answer, its port is taken, or no pod was found.
+    """
+    if processes.distributed or processes.coordinator is not None:
+        # Else gRPC's side of jax takes SIGTERM for itself, and a process that is told to end goes on.
+        jax.config.update("jax_enable_preemption_service", False)
+        jax.config.update("jax_cpu_collectives_implementation", "gloo")
+        _join(processes)
+    try:
+        yield
+    except BaseException as error:
+        if jax.distributed.is_initialized():
+            atexit.register(_leave, 2 if isinstance(error, UserError | OSError) else 1)
+        raise
+
+
+def is_first() -> bool:
+    """Whether this is the process that writes and prints."""
+    return jax.process_index() == 0
+
+
+def check_same(text: str, what: str) -> None:
+    """Collective. Raises ConfigError, on all processes, where they were given different texts."""
+    if jax.process_count() == 1:
+        return
+    digest = np.frombuffer(hashlib.sha256(text.encode()).digest(), np.uint8)
+    others = multihost_utils.process_allgather(digest)
+    different = [number for number, other in enumerate(others) if (other != others[0]).any()]
+    if different:
+        numbers = ", ".join(map(str, different))
+        raise ConfigError(f"process {numbers} of {len(others)} has another {what} than process 0: give all the same")
+
+
+def check_shared(folder: Path) -> None:
+    """Collective. Raises ConfigError, on all processes, where a folder that is there is not the same one for all."""
+    if jax.process_count() == 1:
+        return
+    drawn = np.frombuffer(secrets.token_bytes(8), np.uint8)
+    name = bytes(np.asarray(multihost_utils.broadcast_one_to_all(drawn)).tolist()).hex()
+    mark = folder / f".process-0-{name}"
+    if is_first():
+        mark.touch()
+    multihost_utils.sync_global_devices("mark is written")
+    seen = multihost_utils.process_allgather(np.array(mark.exists()))
+    if is_first():
+        mark.unlink()
+    if not seen.all():
+        blind = ", ".join(str(number) for number in np.flatnonzero(~seen))
+        raise ConfigError(
+            f"{folder}: process {blind} of {len(seen)} does not see what process 0 writes there: "
+            "it must be on a disk that all hosts share"
+        )
+
+
+def _join(processes: Processes) -> None:
+    try:
+        if processes.coordinator is None:
+            if not any(name in os.environ for name in _OWN_PORTS):
+                os.environ.setdefault("JAX_COORDINATOR_PORT", _TPU_PORT)
+            print("looking for the other processes of this pod", file=sys.stderr, flush=True)
+            jax.distributed.initialize(initialization_timeout=_JOIN_SECONDS)
+        else:
+            who = f"process {processes.number} of {processes.count}"
+            waiting = f"{who}: waiting for the others at {processes.coordinator}, {_JOIN_SECONDS} s at most"
+            print(waiting, file=sys.stderr, flush=True)
+            if processes.number:
+                wait_for(processes.coordinator, who, float(_JOIN_SECONDS))
+            jax.distributed.initialize(
+                processes.coordinator,
+                processes.count,
+                processes.number,
+                initialization_timeout=_JOIN_SECONDS,
+                cluster_detection_method="deactivate",
+            )
+    except (ValueError, RuntimeError) as error:  # jax says no more than that with these
+        if isinstance(error, UserError):
+            raise
+        mend = (
+            "give --coordinator HOST:PORT --processes N --process I"
+            if processes.coordinator is None
+            else f"is another program at the port of {processes.coordinator}? Take another port"
+        )
+        raise UserError(f"the processes cannot be joined ({str(error).splitlines()[0]}); {mend}") from None
+
+
+def wait_for(coordinator: str, who: str, seconds: float) -> None:
+    """Waits until process 0 listens: where it never does, jax would end this process without a word of Python's.
+
+    Raises UserError when the seconds are over.
+    """
+    host, _, port = coordinator.rpartition(":")
+    end = time.monotonic() + seconds
+    while True:
+        try:
+            socket.create_connection((host.strip("[]"), int(port)), timeout=5).close()
+            return
+        except OSError as error:
+            if time.monotonic() >= end:
+                raise UserError(
+                    f"{who}: {coordinator} does not answer after {seconds:g} s ({error.strerror or error}); "
+                    "does process 0 run there, and is the port open?"
+                ) from None
+        time.sleep(0.2)
+
+
+def _leave(code: int) -> None:
+    """Runs at exit before jax's own handler, which was registered earlier and never comes to its turn."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
