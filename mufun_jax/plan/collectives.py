@@ -1,0 +1,158 @@
+"""Collectives of a compiled program: kind, bytes, and the devices that take part."""
+
+import re
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+import numpy as np
+
+from mufun_jax.plan.hlo import Computation, HloProgram, Instruction
+
+Kind = Literal["all-gather", "all-reduce", "reduce-scatter", "all-to-all", "collective-permute"]
+KINDS: tuple[Kind, ...] = get_args(Kind)
+_IOTA = re.compile(r"\[([\d,]+)\]<=\[([\d,]+)\](?:T\(([\d,]+)\))?")
+_MESH = re.compile(r"mesh\[([^\]]*)\](?:,? ?device_ids=\(?([^){]*)\)?)? ?\{([^}]*)\}")
+_SUB_AXIS = re.compile(r"'?([\w.]+)'?(?::\((\d+)\)(\d+))?")
+
+
+@dataclass(frozen=True)
+class Collective:
+    """One collective operation of one run of the computation it is in.
+
+    `nbytes` is the whole: what an all-gather gathers, what a reduction reduces, what an exchange or permutation holds
+    of one device. `group` is one group of the devices that take part, as positions in the program's device list.
+    """
+
+    kind: Kind
+    nbytes: int
+    group: tuple[int, ...]
+    asynchronous: bool
+    name: str
+    op_name: str
+    dims: tuple[tuple[int, ...], ...]  # of the whole arrays
+
+    @property
+    def sent_bytes(self) -> float:
+        """Bytes that each device sends, by a ring: for an all-reduce twice those of a reduce-scatter."""
+        n = len(self.group)
+        if self.kind == "collective-permute":
+            return float(self.nbytes)
+        return self.nbytes * (n - 1) / n * (2 if self.kind == "all-reduce" else 1)
+
+
+def collectives_of(program: HloProgram, computation: Computation, devices: int) -> list[Collective]:
+    """Collectives of a computation and of its fusions, each once, however many fusions carry a part of it."""
+    found: list[Collective] = []
+    channels: set[str] = set()
+    for instruction in computation.instructions.values():
+        if instruction.opcode == "fusion":
+            found += _fused(program, instruction, devices, channels)
+        elif (kind := _kind(instruction)) is not None:
+            asynchronous = instruction.opcode.endswith("-start")
+            found.append(_collective(computation, instruction, kind, devices, asynchronous))
+    return [each for each in found if len(each.group) > 1]
+
+
+def _fused(program: HloProgram, fusion: Instruction, devices: int, channels: set[str]) -> list[Collective]:
+    """Collectives inside one fusion. TPU programs run one alongside products in a chain of fusions, all of which name
+    it, by its channel; and they write a reduce-scatter as an all-reduce of which a slice is kept."""
+    called = program.computations[fusion.called("calls")]
+    found = []
+    for instruction in called.instructions.values():
+        if (kind := _kind(instruction)) is None:
+            continue
+        channel = instruction.attribute("channel_id") or f"{called.name}.{instruction.name}"
+        if channel in channels:
+            continue
+        channels.add(channel)
+        chained = "AsyncCollective" in "".join(each.attributes for each in called.instructions.values())
+        scattered = kind == "all-reduce" and "all-reduce-scatter" in called.name
+        found.append(_collective(called, instruction, "reduce-scatter" if scattered else kind, devices, chained))
+    return found
+
+
+def _kind(instruction: Instruction) -> Kind | None:
+    plain = instruction.opcode.removesuffix("-start")
+    return next((kind for kind in KINDS if kind == plain), None)
+
+
+def _collective(
+    computation: Computation, instruction: Instruction, kind: Kind, devices: int, asynchronous: bool
+) -> Collective:
+    operands = [shape for each in computation.operands(instruction) for shape in each.shapes]
+    group = device_group(instruction, devices)
+    if kind == "all-gather":
+        whole = [max(instruction.shapes, key=lambda shape: shape.nbytes)]
+        if len(operands) > 1:
+            whole = list(instruction.shapes)[-len(operands) :]
+        nbytes = sum(shape.nbytes for shape in operands) * len(group)
+    else:
+        whole, nbytes = operands, sum(shape.nbytes for shape in operands)
+    dims = tuple(shape.dims for shape in whole)
+    return Collective(kind, nbytes, group, asynchronous, instruction.name, instruction.op_name, dims)
+
+
+def device_group(instruction: Instruction, devices: int) -> tuple[int, ...]:
+    """The devices of one group (the one that device 0 is in, or the first), or a permutation's longest pair."""
+    pairs = instruction.attribute("source_target_pairs")
+    if pairs is not None:
+        numbers = [int(number) for number in re.findall(r"\d+", pairs)]
+        sources = list(zip(numbers[::2], numbers[1::2], strict=True))
+        return next(((one, other) for one, other in sources if one != other), ())
+    start = instruction.attributes.find("replica_groups=")
+    text = instruction.attributes[start + len("replica_groups=") :] if start >= 0 else "{}"
+    if text.startswith("mesh"):
+        return _mesh_group(text)
+    if text.startswith("["):
+        return _iota_group(text)
+    first = re.match(r"\{\{([\d,]*)\}", text)
+    return tuple(int(number) for number in first[1].split(",")) if first and first[1] else tuple(range(devices))
+
+
+def _iota_group(text: str) -> tuple[int, ...]:
+    """`[groups,size]<=[dims]T(permutation)`: the numbers of all devices, in that order, cut into groups."""
+    found = _IOTA.match(text)
+    assert found is not None, text[:100]
+    _, size = (int(number) for number in found[1].split(","))
+    return tuple(_iota(found[2], found[3]).reshape(-1, size)[0].tolist())
+
+
+def _mesh_group(text: str) -> tuple[int, ...]:
+    """`mesh['a'=4,'b'=2] {'b'}`: devices that differ along `b` alone. `'a':(1)2` is the part of `a` of size 2 that
+    starts after a part of size 1."""
+    found = _MESH.match(text)
+    assert found is not None, text[:200]
+    sizes = {axis: int(size) for axis, size in re.findall(r"'?([\w.]+)'?=(\d+)", found[1])}
+    order = _IOTA.match(f"[1,1]<=[{found[2].split('<=')[-1].strip('[]')}]") if found[2] and "<=" in found[2] else None
+    array = _iota(order[2], order[3]) if order else np.arange(int(np.prod(list(sizes.values()))))
+    array = array.reshape(list(sizes.values()))
+    names, shape, picked = list(sizes), [], []
+    wanted: dict[str, list[tuple[int, int]]] = {}
+    for part in found[3].split(","):
+        name, before, size = _SUB_AXIS.match(part.strip()).groups()  # pyright: ignore[reportOptionalMemberAccess]
+        wanted.setdefault(name, []).append((int(before), int(size)) if before else (1, sizes[name]))
+    for name in names:
+        for before, size in _cut(sizes[name], wanted.get(name, [])):
+            shape.append(size)
+            picked.append((before, size) in wanted.get(name, []))
+    parted = array.reshape(shape)
+    return tuple(parted[tuple(slice(None) if taken else 0 for taken in picked)].reshape(-1).tolist())
+
+
+def _cut(size: int, parts: list[tuple[int, int]]) -> list[tuple[int, int]]:
+    """An axis as parts (product of the sizes before it, size), the wanted ones among them."""
+    cut, done = [], 1
+    for before, length in sorted(parts):
+        if before > done:
+            cut.append((done, before // done))
+        cut.append((before, length))
+        done = before * length
+    if done < size:
+        cut.append((done, size // done))
+    return cut
+
+
+def _iota(dims: str, permutation: str | None) -> np.ndarray:
+    shape = [int(number) for number in dims.split(",")]
+    array = np.arange(int(np.prod(shape))).reshape(shape)
+    return array.transpose([int(axis) for axis in permutation.split(",")]) if permutation else array
