@@ -11,7 +11,7 @@ from math import prod
 
 import numpy as np
 
-from mufun_jax.plan.hlo import HBM, Computation, HloProgram, Instruction, Shape
+from mufun_jax.plan.hlo import HBM, HOST, Computation, HloProgram, Instruction, Shape
 
 _FREE = {
     "parameter",
@@ -108,6 +108,16 @@ def hbm_bytes(program: HloProgram, computation: Computation, instruction: Instru
             return moved * sum(shape.memory_space == HBM for shape in instruction.shapes if shape.dims)
         case _:
             return _in_hbm(instruction.shapes) + sum(map(_in_hbm, operands))
+
+
+def host_bytes(computation: Computation, instruction: Instruction) -> int:
+    """Bytes that one run of an instruction moves between a device and its host's memory."""
+    if instruction.opcode in _FREE or instruction.opcode.endswith("-done"):
+        return 0
+    arrays = [shape for each in computation.operands(instruction) for shape in each.shapes] + list(instruction.shapes)
+    if not any(shape.memory_space == HOST for shape in arrays):
+        return 0
+    return min((shape.nbytes for shape in arrays if shape.dims), default=0)
 
 
 def _fusion_bytes(program: HloProgram, computation: Computation, instruction: Instruction) -> int:

@@ -8,11 +8,12 @@ Counted are matrix products and convolutions, two FLOPs a multiply-add:
                before it, half of all pairs (packing, which hides more, is not deducted)
     head       the vocabulary projection at target positions only
 
-The log-mel spectrogram (its filter bank is the only product, under 0.1 %), norms, and softmaxes are not counted.
+The log-mel spectrogram (under 0.1 % of the encoder of Whisper-large-v3), norms, and softmaxes are not counted.
 Training costs three times the forward pass where a part trains: forward, gradients of activations, gradients of
-weights. It costs twice where a frozen part only passes gradients down to a part that trains, and once where nothing
-below it trains. What rematerialisation computes again is not counted: that is hardware utilisation.
-Convention of Chowdhery et al. 2022 (PaLM, arXiv 2204.02311), appendix B, with causal attention halved.
+weights. It costs twice where a frozen part only passes gradients down to a part that trains (its attention three
+times: both factors of its products are activations), and once where nothing below it trains. What rematerialisation
+computes again is not counted: that is hardware utilisation. Convention of Chowdhery et al. 2022 (PaLM, arXiv
+2204.02311), appendix B, with causal attention halved.
 """
 
 from dataclasses import dataclass
@@ -26,48 +27,50 @@ _CONVOLUTION_TAPS = 3
 class ModelFlops:
     """FLOPs of all rows of a step (or of a forward pass), by part."""
 
-    encoder: float
-    connector: float
-    decoder: float
-    head: float
+    encoder: int
+    connector: int
+    decoder: int
+    head: int
 
     @property
-    def total(self) -> float:
+    def total(self) -> int:
         return self.encoder + self.connector + self.decoder + self.head
 
 
 def forward_flops(model: ModelConfig, rows: int, windows: int, positions: int, targets: int) -> ModelFlops:
     """One forward pass of so many rows, each of so many windows, positions and target positions."""
     decoder = model.decoder
-    causal_pairs = positions * (positions + 1) / 2
-    layer = 2 * positions * _decoder_weights(model) + _attention(causal_pairs, decoder.heads * decoder.head_size)
     tokens = windows * model.encoder.tokens_per_window
     features = len(model.encoder.taps) * model.encoder.width
-    connector = 2 * tokens * model.connector_width * (features + decoder.width)
-    head = 2 * targets * decoder.width * decoder.vocab_size
+    layer = 2 * positions * _decoder_weights(model) + _causal_attention(model, positions)
     return ModelFlops(
-        rows * windows * _window_flops(model), rows * connector, rows * decoder.layers * layer, rows * head
+        encoder=rows * windows * _window_flops(model),
+        connector=rows * 2 * tokens * model.connector_width * (features + decoder.width),
+        decoder=rows * decoder.layers * layer,
+        head=rows * 2 * targets * decoder.width * decoder.vocab_size,
     )
 
 
 def train_flops(model: ModelConfig, stage: StageConfig) -> ModelFlops:
     """One step of a stage, forward and backward."""
     forward = forward_flops(model, stage.rows, stage.windows, stage.positions, stage.targets)
-    trains = {part: getattr(stage, part) for part in ("encoder", "connector", "decoder")}
-    below: dict[str, tuple[str, ...]] = {"encoder": (), "connector": ("encoder",), "decoder": ("encoder", "connector")}
-
-    def passes(part: str) -> int:
-        adapted = trains[part] not in ("full", "frozen")  # adapters: gradients of activations, next to none of weights
-        if trains[part] == "full":
-            return 3
-        return 2 if adapted or any(trains[lower] != "frozen" for lower in below[part]) else 1
-
+    below_connector = stage.encoder != "frozen"
+    below_decoder = below_connector or stage.connector != "frozen"
+    decoder = _passes(stage.decoder, gradients_below=below_decoder)
+    attention = stage.rows * model.decoder.layers * _causal_attention(model, stage.positions)
     return ModelFlops(
-        forward.encoder * passes("encoder"),
-        forward.connector * passes("connector"),
-        forward.decoder * passes("decoder"),
-        forward.head * passes("decoder"),
+        encoder=forward.encoder * _passes(stage.encoder, gradients_below=False),
+        connector=forward.connector * _passes(stage.connector, gradients_below=below_connector),
+        decoder=forward.decoder * decoder + attention * (decoder == 2),
+        head=forward.head * decoder,
     )
+
+
+def _passes(training: str, *, gradients_below: bool) -> int:
+    """How many times its forward pass a part costs. Adapters leave the weights themselves without gradients."""
+    if training == "full":
+        return 3
+    return 2 if training != "frozen" or gradients_below else 1
 
 
 def prefill_flops(model: ModelConfig, rows: int, windows: int, positions: int) -> ModelFlops:
@@ -80,10 +83,10 @@ def decode_flops(model: ModelConfig, rows: int, context: int) -> ModelFlops:
     decoder = model.decoder
     layer = 2 * _decoder_weights(model) + _attention(context, decoder.heads * decoder.head_size)
     head = 2 * decoder.width * decoder.vocab_size
-    return ModelFlops(0.0, 0.0, rows * decoder.layers * layer, rows * head)
+    return ModelFlops(0, 0, rows * decoder.layers * layer, rows * head)
 
 
-def _window_flops(model: ModelConfig) -> float:
+def _window_flops(model: ModelConfig) -> int:
     encoder = model.encoder
     width, frames = encoder.width, encoder.frames
     mel_frames = 2 * frames
@@ -99,6 +102,11 @@ def _decoder_weights(model: ModelConfig) -> int:
     return decoder.width * (heads * decoder.head_size + 3 * decoder.mlp_width)
 
 
-def _attention(pairs: float, width: float) -> float:
+def _causal_attention(model: ModelConfig, positions: int) -> int:
+    """Of one row in one layer: each query sees itself and what is before it."""
+    return _attention(positions * (positions + 1) // 2, model.decoder.heads * model.decoder.head_size)
+
+
+def _attention(pairs: int, width: int) -> int:
     """Logits and mixing, over so many pairs of query and key."""
     return 4 * pairs * width

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from mufun_jax.plan.collectives import KINDS, Collective, collectives_of
-from mufun_jax.plan.cost import flops, hbm_bytes, is_attention_kernel, is_kernel, kernel_flops
+from mufun_jax.plan.cost import flops, hbm_bytes, host_bytes, is_attention_kernel, is_kernel, kernel_flops
 from mufun_jax.plan.hlo import HloProgram, parse_hlo
 from mufun_jax.plan.loops import Run, runs
 
@@ -17,6 +17,7 @@ class Work:
 
     flops: int
     hbm_bytes: int
+    host_bytes: int = 0
     attention: bool = False
     transfer: bool = False
 
@@ -65,7 +66,7 @@ class Program:
 
     def collective_bytes(self) -> dict[str, float]:
         """Bytes that each device sends, by kind of collective."""
-        sent = dict.fromkeys(KINDS, 0.0)
+        sent: dict[str, float] = dict.fromkeys(KINDS, 0.0)
         for region, collective in self.collectives():
             sent[collective.kind] += region.times * collective.sent_bytes
         return sent
@@ -91,10 +92,11 @@ def _region(hlo: HloProgram, run: Run, devices: int) -> Region:
         done = Work(
             flops(hlo, run.computation, instruction),
             hbm_bytes(hlo, run.computation, instruction),
+            host_bytes(run.computation, instruction),
             attention=is_attention_kernel(instruction),
             transfer=instruction.opcode.startswith(_TRANSFERS),
         )
-        if done.flops or done.hbm_bytes:
+        if done.flops or done.hbm_bytes or done.host_bytes:
             work.append(done)
     collectives = tuple(collectives_of(hlo, run.computation, devices))
     return Region(run.name, run.times, tuple(work), collectives, run.loop is not None, run.counted)

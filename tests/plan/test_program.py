@@ -48,7 +48,13 @@ def turns(hlo: HloProgram) -> list[tuple[int, bool]]:
 
 
 def compiled_text(function, *shapes) -> str:
-    return jax.jit(function).lower(*(jax.ShapeDtypeStruct(shape, jnp.float32) for shape in shapes)).compile().as_text()
+    return text_of(jax.jit(function).lower(*(jax.ShapeDtypeStruct(shape, jnp.float32) for shape in shapes)))
+
+
+def text_of(lowered) -> str:
+    text = lowered.compile().as_text()
+    assert text is not None
+    return text
 
 
 def test_nested_loops_multiply():
@@ -257,7 +263,7 @@ def test_a_sharded_scan_on_two_devices():
 
         return jax.lax.scan(layer, x, ws)[0]
 
-    program = read_program(jax.jit(forward).lower(rows, weights).compile().as_text(), 2)
+    program = read_program(text_of(jax.jit(forward).lower(rows, weights)), 2)
     assert program.flops == 6 * 2 * 2 * 32 * 32  # two rows a device
     sent = program.collective_bytes()
     assert sent.pop("all-gather") == 6 * 32 * 32 * 4 / 2
