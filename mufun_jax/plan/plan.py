@@ -119,7 +119,7 @@ def make_plan(request: Request) -> Plan:
     known = {"parameters": count_params(abstract_params(request.run.model)), "model_flops": _model_flops(request)}
     started = time.perf_counter()
     try:
-        with _without_cache():
+        with without_cache():
             compiled = _lower(request, mesh).compile()
     except jax.errors.JaxRuntimeError as error:
         refused = memory_refused(str(error), parameters, optimizer, inputs, limit)
@@ -176,7 +176,7 @@ def _model_flops(request: Request) -> ModelFlops:
 
 
 @contextmanager
-def _without_cache() -> Iterator[None]:
+def without_cache() -> Iterator[None]:
     """A program for devices that are not there can be written to a compilation cache, but not read back from it."""
     folder = jax.config.jax_compilation_cache_dir  # pyright: ignore[reportAttributeAccessIssue]
     jax.config.update("jax_compilation_cache_dir", None)
