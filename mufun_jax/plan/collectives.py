@@ -1,6 +1,7 @@
 """Collectives of a compiled program: kind, bytes, and the devices that take part."""
 
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal, get_args
 
@@ -40,35 +41,46 @@ class Collective:
         return self.nbytes * (n - 1) / n * (2 if self.kind == "all-reduce" else 1)
 
 
-def collectives_of(program: HloProgram, computation: Computation, devices: int) -> list[Collective]:
-    """Collectives of a computation and of its fusions, each once, however many fusions carry a part of it."""
+def chained_channels(program: HloProgram) -> frozenset[str]:
+    """Channels of the collectives that run alongside products in a chain of fusions, each of which names them."""
+    return frozenset(
+        channel
+        for computation in program.computations.values()
+        if _starts(computation)
+        for instruction in computation.instructions.values()
+        if _kind(instruction) and (channel := instruction.attribute("channel_id"))
+    )
+
+
+def collectives_of(
+    program: HloProgram, computation: Computation, devices: int, chained: frozenset[str]
+) -> list[Collective]:
+    """Collectives of a computation and of its fusions. One that a chain of fusions carries, even through a loop's
+    turns, is counted once, where it starts."""
     found: list[Collective] = []
-    channels: set[str] = set()
     for instruction in computation.instructions.values():
         if instruction.opcode == "fusion":
-            found += _fused(program, instruction, devices, channels)
+            found += _fused(program.computations[instruction.called("calls")], devices, chained)
         elif (kind := _kind(instruction)) is not None:
             asynchronous = instruction.opcode.endswith("-start")
             found.append(_collective(computation, instruction, kind, devices, asynchronous))
     return [each for each in found if len(each.group) > 1]
 
 
-def _fused(program: HloProgram, fusion: Instruction, devices: int, channels: set[str]) -> list[Collective]:
-    """Collectives inside one fusion. TPU programs run one alongside products in a chain of fusions, all of which name
-    it, by its channel; and they write a reduce-scatter as an all-reduce of which a slice is kept."""
-    called = program.computations[fusion.called("calls")]
-    found = []
+def _fused(called: Computation, devices: int, chained: frozenset[str]) -> Iterator[Collective]:
+    """Collectives inside one fusion. TPU programs write a reduce-scatter as an all-reduce of which a slice is kept."""
+    starts = _starts(called)
     for instruction in called.instructions.values():
         if (kind := _kind(instruction)) is None:
             continue
-        channel = instruction.attribute("channel_id") or f"{called.name}.{instruction.name}"
-        if channel in channels:
+        if instruction.attribute("channel_id") in chained and not starts:
             continue
-        channels.add(channel)
-        chained = "AsyncCollective" in "".join(each.attributes for each in called.instructions.values())
         scattered = kind == "all-reduce" and "all-reduce-scatter" in called.name
-        found.append(_collective(called, instruction, "reduce-scatter" if scattered else kind, devices, chained))
-    return found
+        yield _collective(called, instruction, "reduce-scatter" if scattered else kind, devices, starts)
+
+
+def _starts(computation: Computation) -> bool:
+    return any('"AsyncCollectiveStart"' in each.attributes for each in computation.instructions.values())
 
 
 def _kind(instruction: Instruction) -> Kind | None:

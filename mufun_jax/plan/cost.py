@@ -122,7 +122,10 @@ def host_bytes(computation: Computation, instruction: Instruction) -> int:
 
 def _fusion_bytes(program: HloProgram, computation: Computation, instruction: Instruction) -> int:
     called = program.computations[instruction.called("calls")]
-    read = sum(_read_bytes(called, called.parameters[number]) for number in range(len(instruction.operands)))
+    read = 0
+    for number, operand in enumerate(computation.operands(instruction)):
+        if operand.shapes[0].memory_space == HBM:
+            read += min(_read_bytes(program, called, called.parameters[number]), _in_hbm(operand.shapes))
     return read + sum(_written_bytes(called, each) for each in _results(called))
 
 
@@ -130,35 +133,45 @@ def _results(called: Computation) -> list[Instruction]:
     return called.operands(called.root) if called.root.opcode == "tuple" else [called.root]
 
 
-def _read_bytes(called: Computation, parameter: Instruction) -> int:
+def _read_bytes(program: HloProgram, called: Computation, parameter: Instruction) -> int:
     """What a fusion reads of one operand: the slices, where it only slices it; nothing where it only passes it on."""
-    if parameter.shapes[0].memory_space != HBM:
-        return 0
-    read, waiting = 0, [parameter]
+    read, whole, waiting = 0, sum(shape.nbytes for shape in parameter.shapes), [parameter]
     while waiting:
         for user in called.users[(source := waiting.pop()).name]:
             if user.opcode == "bitcast":
                 waiting.append(user)
             elif user.opcode in ("dynamic-slice", "slice", "gather") and user.operands[0] == source.name:
                 read += sum(shape.nbytes for shape in user.shapes)
-            elif user.opcode == "dynamic-update-slice" and user.operands[0] == source.name:
-                pass  # updated in place
-            elif user.opcode == "tuple" or _target(user) in _ALIASING or "all-" in user.opcode:
-                pass
-            else:
-                return _in_hbm(parameter.shapes)
-    return min(read, _in_hbm(parameter.shapes))
+            elif user.opcode == "fusion":
+                inner = program.computations[user.called("calls")]
+                places = [place for place, name in enumerate(user.operands) if name == source.name]
+                read += sum(_read_bytes(program, inner, inner.parameters[place]) for place in places)
+            elif not _only_passes(user, source):
+                return whole
+    return min(read, whole)
+
+
+def _only_passes(user: Instruction, source: Instruction) -> bool:
+    """Whether an instruction reads nothing of an operand: updates it in place, sends it, or carries it along."""
+    if user.opcode == "dynamic-update-slice":
+        return user.operands[0] == source.name
+    return user.opcode == "tuple" or _is_sent(user)
 
 
 def _written_bytes(called: Computation, result: Instruction) -> int:
     while result.opcode == "bitcast":
         result = called.instructions[result.operands[0]]
-    if result.opcode == "parameter" or _target(result) in _ALIASING:
+    if result.opcode == "parameter" or _is_sent(result):
         return 0
     if result.opcode == "dynamic-update-slice":
         update = called.instructions[result.operands[1]]
         return update.shapes[0].nbytes if result.shapes[0].memory_space == HBM else 0
     return _in_hbm(result.shapes)
+
+
+def _is_sent(instruction: Instruction) -> bool:
+    """What moves over links inside a fusion is the collective's to count."""
+    return _target(instruction) in _ALIASING or instruction.opcode.startswith(("all-", "reduce-scatter", "collective-"))
 
 
 def _in_hbm(shapes: tuple[Shape, ...]) -> int:

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from mufun_jax.plan.collectives import KINDS, Collective, collectives_of
+from mufun_jax.plan.collectives import KINDS, Collective, chained_channels, collectives_of
 from mufun_jax.plan.cost import flops, hbm_bytes, host_bytes, is_attention_kernel, is_kernel, kernel_flops
 from mufun_jax.plan.hlo import HloProgram, parse_hlo
 from mufun_jax.plan.loops import Run, runs
@@ -75,9 +75,10 @@ class Program:
 def read_program(text: str, devices: int) -> Program:
     """Reads the text of a program that was compiled for so many devices (`Compiled.as_text()`)."""
     hlo = parse_hlo(text)
+    chained = chained_channels(hlo)
     regions, unknown = [], []
     for run in runs(hlo):
-        regions.append(_region(hlo, run, devices))
+        regions.append(_region(hlo, run, devices, chained))
         unknown += [
             each.name
             for each in run.computation.instructions.values()
@@ -86,7 +87,7 @@ def read_program(text: str, devices: int) -> Program:
     return Program(hlo, tuple(regions), tuple(unknown))
 
 
-def _region(hlo: HloProgram, run: Run, devices: int) -> Region:
+def _region(hlo: HloProgram, run: Run, devices: int, chained: frozenset[str]) -> Region:
     work = []
     for instruction in run.computation.instructions.values():
         done = Work(
@@ -98,5 +99,5 @@ def _region(hlo: HloProgram, run: Run, devices: int) -> Region:
         )
         if done.flops or done.hbm_bytes or done.host_bytes:
             work.append(done)
-    collectives = tuple(collectives_of(hlo, run.computation, devices))
+    collectives = tuple(collectives_of(hlo, run.computation, devices, chained))
     return Region(run.name, run.times, tuple(work), collectives, run.loop is not None, run.counted)

@@ -228,6 +228,32 @@ FUSED = """HloModule fused
   ROOT %c = (f32[16]{0}, f32[64]{0}) custom-call(%g), custom_call_target="AsyncCollectiveStart"
 }
 
+%between (b1: f32[16], d1: f32[64], m: f32[64]) -> f32[64] {
+  %b1 = f32[16]{0} parameter(0)
+  %d1 = f32[64]{0} parameter(1)
+  %m = f32[64]{0} parameter(2)
+  %h1 = f32[64]{0} all-gather(%b1), channel_id=8, replica_groups={{0,1,2,3}}, dimensions={0}
+  ROOT %e1 = f32[64]{0} add(%m, %m)
+}
+
+%body (t: (s32[], f32[16], f32[64])) -> (s32[], f32[16], f32[64]) {
+  %t = (s32[], f32[16]{0}, f32[64]{0}) parameter(0)
+  %i = s32[] get-tuple-element(%t), index=0
+  %one = s32[] constant(1)
+  %next = s32[] add(%i, %one)
+  %o = f32[16]{0} get-tuple-element(%t), index=1
+  %n = f32[64]{0} get-tuple-element(%t), index=2
+  %k = f32[64]{0} fusion(%o, %n, %n), kind=kOutput, calls=%between
+  ROOT %u = (s32[], f32[16]{0}, f32[64]{0}) tuple(%next, %o, %k)
+}
+
+%condition (c: (s32[], f32[16], f32[64])) -> pred[] {
+  %c1 = (s32[], f32[16]{0}, f32[64]{0}) parameter(0)
+  %j = s32[] get-tuple-element(%c1), index=0
+  %bound = s32[] constant(5)
+  ROOT %less = pred[] compare(%j, %bound), direction=LT
+}
+
 %done (b: f32[16], d: f32[64]) -> f32[64] {
   %b = f32[16]{0} parameter(0)
   %d = f32[64]{0} parameter(1)
@@ -241,13 +267,19 @@ ENTRY %main (p: f32[16]) -> f32[64] {
   %y = (f32[16]{0}, f32[64]{0}) fusion(%p), kind=kCustom, calls=%start
   %z = f32[16]{0} get-tuple-element(%y), index=0
   %w = f32[64]{0} get-tuple-element(%y), index=1
-  ROOT %v = f32[64]{0} fusion(%z, %w), kind=kCustom, calls=%done
+  %zero = s32[] constant(0)
+  %all = (s32[], f32[16]{0}, f32[64]{0}) tuple(%zero, %z, %w)
+  %loop = (s32[], f32[16]{0}, f32[64]{0}) while(%all), condition=%condition, body=%body
+  %last = f32[64]{0} get-tuple-element(%loop), index=2
+  ROOT %v = f32[64]{0} fusion(%z, %last), kind=kCustom, calls=%done
 }
 """
 
 
 def test_fused_collectives_are_counted_once_and_a_sliced_all_reduce_is_a_reduce_scatter():
-    found = [(each.kind, each.nbytes, each.asynchronous) for _, each in read_program(FUSED, 4).collectives()]
+    program = read_program(FUSED, 4)
+    assert [region.times for region in program.regions] == [1, 5]  # the gather goes on in the loop's five turns
+    found = [(each.kind, each.nbytes, each.asynchronous) for _, each in program.collectives()]
     assert found == [("reduce-scatter", 64, False), ("all-gather", 256, True)]
 
 
