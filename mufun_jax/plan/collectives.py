@@ -3,6 +3,7 @@
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
+from math import prod
 from typing import Literal, get_args
 
 import numpy as np
@@ -12,7 +13,8 @@ from mufun_jax.plan.hlo import Computation, HloProgram, Instruction
 Kind = Literal["all-gather", "all-reduce", "reduce-scatter", "all-to-all", "collective-permute"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
 _IOTA = re.compile(r"\[([\d,]+)\]<=\[([\d,]+)\](?:T\(([\d,]+)\))?")
-_MESH = re.compile(r"mesh\[([^\]]*)\](?:,? ?device_ids=\(?([^){]*)\)?)? ?\{([^}]*)\}")
+_MESH = re.compile(r"mesh\[([^\]]*)\](?:,? ?device_ids=\((.*?)\)(?= ?\{))? ?\{([^}]*)\}")
+_ORDER = re.compile(r"\[([\d,]+)\](?:T\(([\d,]+)\))?")
 _SUB_AXIS = re.compile(r"'?([\w.]+)'?(?::\((\d+)\)(\d+))?")
 
 
@@ -130,14 +132,12 @@ def _iota_group(text: str) -> tuple[int, ...]:
 
 
 def _mesh_group(text: str) -> tuple[int, ...]:
-    """`mesh['a'=4,'b'=2] {'b'}`: devices that differ along `b` alone. `'a':(1)2` is the part of `a` of size 2 that
+    """`mesh['a'=4,'b'=2], device_ids=(…) {'b'}`: devices that differ along `b` alone. `'a':(1)2` is the part of `a` of size 2 that
     starts after a part of size 1."""
     found = _MESH.match(text)
     assert found is not None, text[:200]
     sizes = {axis: int(size) for axis, size in re.findall(r"'?([\w.]+)'?=(\d+)", found[1])}
-    order = _IOTA.match(f"[1,1]<=[{found[2].split('<=')[-1].strip('[]')}]") if found[2] and "<=" in found[2] else None
-    array = _iota(order[2], order[3]) if order else np.arange(int(np.prod(list(sizes.values()))))
-    array = array.reshape(list(sizes.values()))
+    array = _device_order(found[2], prod(sizes.values())).reshape(list(sizes.values()))
     names, shape, picked = list(sizes), [], []
     wanted: dict[str, list[tuple[int, int]]] = {}
     for part in found[3].split(","):
@@ -149,6 +149,14 @@ def _mesh_group(text: str) -> tuple[int, ...]:
             picked.append((before, size) in wanted.get(name, []))
     parted = array.reshape(shape)
     return tuple(parted[tuple(slice(None) if taken else 0 for taken in picked)].reshape(-1).tolist())
+
+
+def _device_order(text: str | None, devices: int) -> np.ndarray:
+    """The devices of a mesh in its order: `[2,2]T(1,0)`, a list, or nothing where they are in their own."""
+    if text is None:
+        return np.arange(devices)
+    iota = _ORDER.match(text)
+    return _iota(iota[1], iota[2]) if iota else np.array([int(number) for number in text.split(",")])
 
 
 def _cut(size: int, parts: list[tuple[int, int]]) -> list[tuple[int, int]]:

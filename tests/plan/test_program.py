@@ -174,6 +174,9 @@ GROUPS = [
     ("mesh['axis_0'=2,'axis_1'=4] {'axis_0','axis_1'}", tuple(range(8))),
     ("mesh['axis_0'=2,'axis_1'=4] {'axis_1':(2)2}", (0, 1)),
     ("mesh['axis_0'=2,'axis_1'=4] {'axis_1':(1)2}", (0, 2)),
+    ("mesh['axis_0'=2,'axis_1'=1,'axis_2'=4], device_ids=([4,2]T(1,0)) {'axis_0'}", (0, 1)),
+    ("mesh['axis_0'=2,'axis_1'=1,'axis_2'=4], device_ids=([4,2]T(1,0)) {'axis_2'}", (0, 2, 4, 6)),
+    ("mesh['axis_0'=2,'axis_1'=4], device_ids=(0,3,1,2,4,7,5,6) {'axis_1'}", (0, 3, 1, 2)),
     ("{}", tuple(range(8))),
 ]
 
