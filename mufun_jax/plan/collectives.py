@@ -132,8 +132,8 @@ def _iota_group(text: str) -> tuple[int, ...]:
 
 
 def _mesh_group(text: str) -> tuple[int, ...]:
-    """`mesh['a'=4,'b'=2], device_ids=(…) {'b'}`: devices that differ along `b` alone. `'a':(1)2` is the part of `a` of size 2 that
-    starts after a part of size 1."""
+    """`mesh['a'=4,'b'=2], device_ids=(…) {'b'}`: devices that differ along `b` alone. `'a':(1)2` is the part of `a` of
+    size 2 that comes after a part of size 1."""
     found = _MESH.match(text)
     assert found is not None, text[:200]
     sizes = {axis: int(size) for axis, size in re.findall(r"'?([\w.]+)'?=(\d+)", found[1])}

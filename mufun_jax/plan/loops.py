@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from mufun_jax.plan.hlo import Computation, HloProgram, Instruction
 
 _PASSED_ON = ("bitcast", "copy", "copy-start", "copy-done", "convert", "optimization-barrier")
+_SCAFFOLD = ("", "while", "body", "cond", "closed_call", "checkpoint", "rematted_computation")
 _KNOWN = re.compile(r"known_trip_count\D*(\d+)")
 
 
@@ -45,14 +46,11 @@ def _below(program: HloProgram, run: Run) -> Iterator[Run]:
 
 
 def readable(op_name: str) -> str:
-    """`jit(step)/transpose(jvp(MuFunModel))/decoder/while/body/…/mlp` as `decoder/mlp, backward`."""
+    """`jit(step)/transpose(jvp(MuFunModel))/MuFunModel.encode_audio/encoder/while/body/…` as `encoder, backward`."""
     parts = op_name.split("/")
-    wrapped = [part for part in parts if "(" in part]
-    plain = [
-        part for part in parts if part and "(" not in part and part not in ("while", "body", "closed_call", "cond")
-    ]
-    name = "/".join(part.split(".")[-1] for part in plain if part != "checkpoint") or parts[0]
-    return f"{name}, backward" if any(part.startswith("transpose") for part in wrapped) else name
+    plain = [part for part in parts if part not in _SCAFFOLD and not re.search(r"\(|->|^MuFunModel\.", part)]
+    name = "/".join(part.split(".")[-1] for part in plain) or parts[0] or "a loop"
+    return f"{name}, backward" if any(part.startswith("transpose(") for part in parts) else name
 
 
 def trip_count(program: HloProgram, outside: Computation, loop: Instruction) -> int | None:

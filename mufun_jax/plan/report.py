@@ -111,11 +111,11 @@ def memory_table(plan: Plan) -> Table:
     table = _table(f"memory of each {per}", "GiB")
     memory = plan.memory
     for part in ("parameters", "optimizer", "inputs", "activations", "outputs", "code"):
-        table.add_row(part, f"{getattr(memory, part) / GIB:.2f}")
+        table.add_row(part, _gib(getattr(memory, part)))
     table.add_section()
-    table.add_row("needed", f"{memory.total / GIB:.2f}")
-    table.add_row("there", f"{memory.limit / GIB:.2f}")
-    table.add_row("headroom", f"{memory.headroom / GIB:.2f}")
+    table.add_row("needed", _gib(memory.total))
+    table.add_row("there", _gib(memory.limit))
+    table.add_row("headroom", _gib(memory.headroom))
     return table
 
 
@@ -131,7 +131,7 @@ def work_table(plan: Plan) -> Table:
         table.add_section()
         for kind, sent in plan.program.collective_bytes().items():
             table.add_row(f"{kind}, GB sent by each chip", f"{sent / 1e9:.3f}")
-        table.add_row("memory traffic, GB of each chip", f"{plan.program.hbm_bytes / 1e9:.1f}")
+        table.add_row("memory traffic, GB of each chip", f"{plan.program.hbm_bytes / 1e9:.3f}")
     return table
 
 
@@ -207,6 +207,10 @@ def _add_times(table: Table, region: RegionTime) -> None:
     table.add_row(region.name, str(region.times), *map(_milliseconds, terms), region.limit)
 
 
+def _gib(nbytes: int) -> str:
+    return f"{nbytes / GIB:.3f}"
+
+
 def _milliseconds(seconds: float) -> str:
     return f"{1e3 * seconds:.4g}"
 
@@ -236,7 +240,7 @@ def _rounded(sent: dict[str, float]) -> dict[str, int]:
 
 def _table(first: str, *headings: str) -> Table:
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1))
-    table.add_column(first)
+    table.add_column(first, overflow="fold")
     for heading in headings:
         table.add_column(heading, justify="right", no_wrap=True)
     return table

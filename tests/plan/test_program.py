@@ -6,7 +6,7 @@ import pytest
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from mufun_jax.plan.hlo import HloProgram, Shape, parse_hlo
-from mufun_jax.plan.loops import runs
+from mufun_jax.plan.loops import readable, runs
 from mufun_jax.plan.program import read_program
 
 
@@ -41,6 +41,20 @@ def test_an_instruction_has_shapes_operands_and_attributes():
 def test_what_is_no_program_is_refused():
     with pytest.raises(ValueError, match="no ENTRY computation"):
         parse_hlo("HloModule empty\n")
+
+
+@pytest.mark.parametrize(
+    ("op_name", "name"),
+    [
+        ("jit(train_step)/jvp(MuFunModel)/MuFunModel.encode_audio/encoder/while", "encoder"),
+        ("jit(train_step)/transpose(jvp(MuFunModel))/decoder/while/body/closed_call/checkpoint", "decoder, backward"),
+        ("jit(f)/decoder.logits/...d,vd->...v/dot_general", "logits/dot_general"),
+        ("jit(f)/while", "jit(f)"),
+        ("", "a loop"),
+    ],
+)
+def test_names_of_loops(op_name, name):
+    assert readable(op_name) == name
 
 
 def turns(hlo: HloProgram) -> list[tuple[int, bool]]:
