@@ -1,7 +1,8 @@
 """What one instruction of a compiled program costs: FLOPs of its products, and bytes it moves to and from memory.
 
 FLOPs are those of dots and convolutions, two a multiply-add, and of Pallas attention kernels from their shapes, since a
-kernel is opaque to the compiler. Elementwise work is not counted. Bytes are those of arrays in HBM, without padding to
+kernel is opaque to the compiler. Elementwise work is not counted, nor are products with one vector, as in decoding one
+row, which TPU programs write as elementwise work. Bytes are those of arrays in HBM, without padding to
 tiles; of an array that a fusion only slices, or only updates a slice of, the slice counts.
 """
 
@@ -135,20 +136,25 @@ def _results(called: Computation) -> list[Instruction]:
 
 def _read_bytes(program: HloProgram, called: Computation, parameter: Instruction) -> int:
     """What a fusion reads of one operand: the slices, where it only slices it; nothing where it only passes it on."""
-    read, whole, waiting = 0, sum(shape.nbytes for shape in parameter.shapes), [parameter]
+    whole, elements, waiting = sum(shape.nbytes for shape in parameter.shapes), 0, [parameter]
     while waiting:
         for user in called.users[(source := waiting.pop()).name]:
-            if user.opcode == "bitcast":
-                waiting.append(user)
+            if user.opcode == "bitcast" or (_moves_all(program, user) and not user.is_root):
+                waiting.append(user)  # computed only where what follows needs it
             elif user.opcode in ("dynamic-slice", "slice", "gather") and user.operands[0] == source.name:
-                read += sum(shape.nbytes for shape in user.shapes)
-            elif user.opcode == "fusion":
-                inner = program.computations[user.called("calls")]
-                places = [place for place, name in enumerate(user.operands) if name == source.name]
-                read += sum(_read_bytes(program, inner, inner.parameters[place]) for place in places)
+                elements += user.shapes[0].size
             elif not _only_passes(user, source):
                 return whole
-    return min(read, whole)
+    return min(whole, elements * whole // max(1, parameter.shapes[0].size))
+
+
+def _moves_all(program: HloProgram, instruction: Instruction) -> bool:
+    """Whether an instruction inside a fusion only moves or converts its operand's elements."""
+    if instruction.opcode == "fusion":
+        inner = program.computations[instruction.called("calls")]
+        moves = (each.opcode == "parameter" or _moves_all(program, each) for each in inner.instructions.values())
+        return len(instruction.operands) == 1 and all(moves)
+    return instruction.opcode in ("bitcast", "copy", "convert", "reshape", "transpose")
 
 
 def _only_passes(user: Instruction, source: Instruction) -> bool:
