@@ -12,6 +12,15 @@ from mufun_jax.plan.hlo import Computation, HloProgram, Instruction
 
 Kind = Literal["all-gather", "all-reduce", "reduce-scatter", "all-to-all", "collective-permute"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
+# Between slices the runtime moves data through the hosts: a send, and what it is part of.
+_BETWEEN_SLICES: dict[str, Kind] = {
+    "ALL_REDUCE": "all-reduce",
+    "ALL_GATHER": "all-gather",
+    "REDUCE_SCATTER": "reduce-scatter",
+    "ALL_TO_ALL": "all-to-all",
+    "ONE_TO_ONE": "collective-permute",
+}
+_TRANSFER = re.compile(r'_xla_megascale_transfer_type="(\w+)"')
 _IOTA = re.compile(r"\[([\d,]+)\]<=\[([\d,]+)\](?:T\(([\d,]+)\))?")
 _MESH = re.compile(r"mesh\[([^\]]*)\](?:,? ?device_ids=\((.*?)\)(?= ?\{))? ?\{([^}]*)\}")
 _ORDER = re.compile(r"\[([\d,]+)\](?:T\(([\d,]+)\))?")
@@ -33,6 +42,7 @@ class Collective:
     name: str
     op_name: str
     dims: tuple[tuple[int, ...], ...]  # of the whole arrays
+    between_slices: bool = False
 
     @property
     def sent_bytes(self) -> float:
@@ -55,7 +65,7 @@ def chained_channels(program: HloProgram) -> frozenset[str]:
 
 
 def collectives_of(
-    program: HloProgram, computation: Computation, devices: int, chained: frozenset[str]
+    program: HloProgram, computation: Computation, devices: int, slices: int, chained: frozenset[str]
 ) -> list[Collective]:
     """Collectives of a computation and of its fusions. One that a chain of fusions carries, even through a loop's
     turns, is counted once, where it starts."""
@@ -63,6 +73,8 @@ def collectives_of(
     for instruction in computation.instructions.values():
         if instruction.opcode == "fusion":
             found += _fused(program.computations[instruction.called("calls")], devices, chained)
+        elif instruction.opcode == "send" and (transfer := _TRANSFER.search(instruction.attributes)):
+            found.append(_between_slices(computation, instruction, transfer[1], devices, slices))
         elif (kind := _kind(instruction)) is not None:
             asynchronous = instruction.opcode.endswith("-start")
             found.append(_collective(computation, instruction, kind, devices, asynchronous))
@@ -79,6 +91,18 @@ def _fused(called: Computation, devices: int, chained: frozenset[str]) -> Iterat
             continue
         scattered = kind == "all-reduce" and "all-reduce-scatter" in called.name
         yield _collective(called, instruction, "reduce-scatter" if scattered else kind, devices, starts)
+
+
+def _between_slices(
+    computation: Computation, send: Instruction, transfer: str, devices: int, slices: int
+) -> Collective:
+    """What the runtime does between slices: each device with its likes in the others. The data axis, outermost, is
+    what lies across slices, so the likes of device 0 are a slice's devices apart."""
+    kind = _BETWEEN_SLICES[transfer]
+    sent = computation.operands(send)[0].shapes[0]
+    group = tuple(range(0, devices, devices // slices))[: 2 if kind == "collective-permute" else None]
+    nbytes = sent.nbytes * (len(group) if kind == "all-gather" else 1)
+    return Collective(kind, nbytes, group, True, send.name, send.op_name, (sent.dims,), between_slices=True)
 
 
 def _starts(computation: Computation) -> bool:

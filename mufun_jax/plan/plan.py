@@ -129,7 +129,7 @@ def make_plan(request: Request) -> Plan:
     seconds = _since(started)
     text = compiled.as_text()
     assert text is not None
-    program = read_program(text, request.topology.devices)
+    program = read_program(text, request.topology.devices, request.topology.slices)
     return Plan(
         request,
         memory_of(compiled, parameters, optimizer, inputs, limit),

@@ -8,7 +8,16 @@ from mufun_jax.plan.cost import flops, hbm_bytes, host_bytes, is_attention_kerne
 from mufun_jax.plan.hlo import HloProgram, parse_hlo
 from mufun_jax.plan.loops import Run, runs
 
-_TRANSFERS = ("copy-start", "slice-start", "dynamic-slice-start", "all-", "collective-", "reduce-scatter")
+_TRANSFERS = (
+    "copy-start",
+    "slice-start",
+    "dynamic-slice-start",
+    "all-",
+    "collective-",
+    "reduce-scatter",
+    "send",
+    "recv",
+)
 
 
 @dataclass(frozen=True)
@@ -64,21 +73,22 @@ class Program:
             for collective in region.collectives:
                 yield region, collective
 
-    def collective_bytes(self) -> dict[str, float]:
-        """Bytes that each device sends, by kind of collective."""
+    def collective_bytes(self, *, between_slices: bool = False) -> dict[str, float]:
+        """Bytes that each device sends over the links of its slice, or else between slices, by kind of collective."""
         sent: dict[str, float] = dict.fromkeys(KINDS, 0.0)
         for region, collective in self.collectives():
-            sent[collective.kind] += region.times * collective.sent_bytes
+            if collective.between_slices == between_slices:
+                sent[collective.kind] += region.times * collective.sent_bytes
         return sent
 
 
-def read_program(text: str, devices: int) -> Program:
-    """Reads the text of a program that was compiled for so many devices (`Compiled.as_text()`)."""
+def read_program(text: str, devices: int, slices: int = 1) -> Program:
+    """Reads the text of a program that was compiled for so many devices of all slices (`Compiled.as_text()`)."""
     hlo = parse_hlo(text)
     chained = chained_channels(hlo)
     regions, unknown = [], []
     for run in runs(hlo):
-        regions.append(_region(hlo, run, devices, chained))
+        regions.append(_region(hlo, run, tuple(collectives_of(hlo, run.computation, devices, slices, chained))))
         unknown += [
             each.name
             for each in run.computation.instructions.values()
@@ -87,7 +97,7 @@ def read_program(text: str, devices: int) -> Program:
     return Program(hlo, tuple(regions), tuple(unknown))
 
 
-def _region(hlo: HloProgram, run: Run, devices: int, chained: frozenset[str]) -> Region:
+def _region(hlo: HloProgram, run: Run, collectives: tuple[Collective, ...]) -> Region:
     work = []
     for instruction in run.computation.instructions.values():
         done = Work(
@@ -99,5 +109,4 @@ def _region(hlo: HloProgram, run: Run, devices: int, chained: frozenset[str]) ->
         )
         if done.flops or done.hbm_bytes or done.host_bytes:
             work.append(done)
-    collectives = tuple(collectives_of(hlo, run.computation, devices, chained))
     return Region(run.name, run.times, tuple(work), collectives, run.loop is not None, run.counted)

@@ -85,6 +85,7 @@ def plan_json(plan: Plan) -> dict[str, Any]:
         "program_flops_per_step": program.flops * topology.devices if program else None,
         "memory_traffic_per_chip_bytes": program.hbm_bytes if program else None,
         "interconnect_bytes_per_chip": _rounded(program.collective_bytes()) if program else None,
+        "between_slices_bytes_per_chip": _rounded(program.collective_bytes(between_slices=True)) if program else None,
         "predicted_step_seconds": total.seconds if total else None,
         "predicted_mfu": plan.mfu,
         "limited_by": total.limit if total else None,
@@ -131,6 +132,9 @@ def work_table(plan: Plan) -> Table:
         table.add_section()
         for kind, sent in plan.program.collective_bytes().items():
             table.add_row(f"{kind}, GB sent by each chip", f"{sent / 1e9:.3f}")
+        if plan.request.topology.slices > 1:
+            across = sum(plan.program.collective_bytes(between_slices=True).values())
+            table.add_row("between slices, GB sent by each chip", f"{across / 1e9:.3f}")
         table.add_row("memory traffic, GB of each chip", f"{plan.program.hbm_bytes / 1e9:.3f}")
     return table
 

@@ -143,6 +143,35 @@ def test_only_data_lies_across_slices():
     assert (slices[:2] == 0).all() and (slices[2:] == 1).all()
 
 
+def test_what_crosses_slices_is_told_from_what_does_not():
+    topology = parse_topology("v5e:2x2", 2)
+    mesh = make_topology_mesh(MeshConfig(data=2, fsdp=4), topology)
+    split = NamedSharding(mesh, PartitionSpec(("data", "fsdp")))
+    x = jax.ShapeDtypeStruct((8, 2**20), jnp.float32, sharding=split)
+    net = Network.of(mesh, topology)
+
+    def seconds(axis: str) -> float:
+        summed: Any = jax.shard_map(
+            lambda part: jax.lax.psum(part, axis),
+            mesh=mesh,
+            in_specs=split.spec,
+            out_specs=PartitionSpec(),
+            check_vma=False,
+        )
+        with without_cache():
+            text = jax.jit(summed).lower(x).compile().as_text()
+        assert text is not None
+        ((_, reduced),) = read_program(text, 8, slices=2).collectives()
+        assert (reduced.kind, reduced.nbytes) == ("all-reduce", 2**22)
+        assert reduced.between_slices == (axis == "data")
+        assert len({net.places[number].slice_index for number in reduced.group}) == (2 if axis == "data" else 1)
+        return net.seconds(reduced)
+
+    chip = topology.chip
+    assert seconds("data") == pytest.approx(2 * 2**22 / 2 / chip.network_bandwidth)
+    assert seconds("fsdp") == pytest.approx(2 * (2**22 * 3 / 4 / (2 * chip.link_bandwidth) + 2e-6))
+
+
 def mufun_plan(*arguments: str) -> tuple[int, Any, str]:
     environment = {name: value for name, value in os.environ.items() if not name.startswith(("JAX_", "TPU_", "XLA_"))}
     done = subprocess.run(

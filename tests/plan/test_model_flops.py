@@ -110,6 +110,7 @@ def test_training_costs_what_its_parts_cost(changes, passes):
     assert formula.head == passes[2] * forward.head
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("changes", [dict(), dict(encoder="frozen"), dict(encoder="frozen", decoder="frozen")])
 def test_a_train_step_beside_its_compiled_program(changes):
     of = stage(**changes)
