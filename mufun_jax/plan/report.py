@@ -182,7 +182,7 @@ def search_table(found: Found) -> Table:
             str(variant.rows),
             f"{plan.memory.total / GIB:.2f}",
             "yes" if plan.fits else "no",
-            f"{plan.prediction.seconds:.3f}" if plan.prediction else "",
+            f"{plan.prediction.seconds:.4g}" if plan.prediction else "",
             f"{plan.mfu:.1%}" if plan.mfu is not None else "",
         )
     return table

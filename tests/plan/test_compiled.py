@@ -23,13 +23,7 @@ from mufun_jax.plan.program import Program, read_program
 from mufun_jax.plan.proof import attention_kernels, gathered_outside_loops, holds_array, kernels, reductions
 from mufun_jax.plan.topology import make_topology_mesh, parse_topology
 
-pytestmark = [
-    pytest.mark.slow,
-    pytest.mark.skipif(
-        subprocess.run([sys.executable, "-c", "import libtpu"], capture_output=True).returncode != 0,
-        reason="needs pip install 'mufun_jax[plan]'",
-    ),
-]
+pytestmark = pytest.mark.slow
 
 LAYERS, WIDTH, MLP, LENGTH, HEADS, HEAD_SIZE, BLOCK, ROWS = 4, 512, 2048, 1024, 4, 128, 512, 2  # rows of a chip
 TOKENS = ROWS * LENGTH

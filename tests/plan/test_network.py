@@ -59,6 +59,11 @@ def test_without_wrap_an_axis_is_a_line():
     assert gathered == pytest.approx(NBYTES * 7 / 8 / LINK + 7 * HOP)
 
 
+def test_without_wrap_the_last_is_far_from_the_first():
+    sent = network("v5e:8x8").seconds(collective("collective-permute", (0, 7)))
+    assert sent == pytest.approx(NBYTES * 7 / LINK + 7 * HOP)
+
+
 def test_between_slices_each_chip_exchanges_its_part():
     chip = parse_topology("v5e:4x4").chip
     net = network("v5e:4x4", 2)

@@ -89,7 +89,7 @@ LOOP = """HloModule loop
   %b = (s32[], f32[4]) parameter(0)
   %i = s32[] get-tuple-element(%b), index=0
   %step = s32[] constant({step})
-  %next = s32[] add(%i, %step)
+  %next = s32[] {moved}(%i, %step)
   %x = f32[4]{{0}} get-tuple-element(%b), index=1
   ROOT %t = (s32[], f32[4]) tuple(%next, %x)
 }}
@@ -111,6 +111,14 @@ ENTRY %main (p: f32[4]) -> f32[4] {{
 """
 
 
+def loop(start=0, bound=7, step=1, compared="%j, %bound", direction="LT", moved="add") -> str:
+    return LOOP.format(start=start, bound=bound, step=step, compared=compared, direction=direction, moved=moved)
+
+
+def test_a_loop_may_count_down_by_subtracting():
+    assert turns(parse_hlo(loop(start=9, bound=0, step=3, direction="GT", moved="subtract"))) == [(3, True)]
+
+
 @pytest.mark.parametrize(
     ("start", "bound", "step", "compared", "direction", "expected"),
     [
@@ -124,14 +132,11 @@ ENTRY %main (p: f32[4]) -> f32[4] {{
     ],
 )
 def test_trip_counts_from_the_condition(start, bound, step, compared, direction, expected):
-    text = LOOP.format(start=start, bound=bound, step=step, compared=compared, direction=direction)
-    assert turns(parse_hlo(text)) == [(expected, True)]
+    assert turns(parse_hlo(loop(start, bound, step, compared, direction))) == [(expected, True)]
 
 
 def test_a_loop_whose_end_depends_on_data_is_said_to():
-    text = LOOP.format(start=0, bound=7, step=1, compared="%j, %bound", direction="LT").replace(
-        "%start = s32[] constant(0)", "%start = s32[] convert(%p)"
-    )
+    text = loop().replace("%start = s32[] constant(0)", "%start = s32[] convert(%p)")
     assert turns(parse_hlo(text)) == [(1, False)]
 
 
@@ -177,6 +182,28 @@ def test_bytes_leave_out_fast_memory_and_what_is_only_sliced():
     ).split("\n\n", 1)[1]
     # Read: one slice of a (32); the index and c are in faster memory. Written: f (32) and the updated slice of d (32).
     assert read_program(text, 1).hbm_bytes == 32 + 32 + 32
+
+
+def test_bytes_of_what_stays_in_fast_memory_are_not_counted():
+    text = entry(
+        "%p = f32[100]{0} parameter(0)",
+        "%n = f32[100]{0:S(1)} negate(%p)",
+        "%m = f32[100]{0:S(1)} negate(%n)",
+        "%s = (f32[100]{0:S(1)}, f32[100]{0}, u32[]{:S(2)}) copy-start(%p)",
+        "%d = f32[100]{0:S(1)} copy-done(%s)",
+        "ROOT %a = f32[100]{0} add(%m, %d)",
+    )
+    assert read_program(text, 1).hbm_bytes == 400 + 0 + 400 + 400  # n reads, m does neither, s reads, a writes
+
+
+def test_bytes_to_the_host_and_back():
+    text = entry(
+        "%p = f32[100]{0} parameter(0)",
+        "%s = (f32[100]{0:S(5)}, f32[100]{0}, u32[]{:S(2)}) copy-start(%p)",
+        "ROOT %d = f32[100]{0:S(5)} copy-done(%s)",
+    )
+    ((work,),) = [region.work for region in read_program(text, 1).regions]
+    assert (work.host_bytes, work.hbm_bytes, work.transfer) == (400, 400, True)
 
 
 GROUPS = [
