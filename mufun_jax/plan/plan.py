@@ -58,7 +58,15 @@ class Request:
                 f"--stage {self.stage_name}: no such stage{nearest(self.stage_name, known)}; known: {', '.join(known)}"
             )
         check_mesh(self.run.mesh, self.topology)
-        if self.program != "train":
+        if self.program == "train":
+            if self.rows != 1:
+                raise ConfigError(
+                    f"--rows {self.rows} is for prefill and decode; a stage has {self.stage.rows}: "
+                    f"--set stages.{self.stage_name}.rows={self.rows}"
+                )
+            if self.weights != "bfloat16":
+                raise ConfigError(f"--weights {self.weights} is for --program prefill and decode; training has its own")
+        else:
             check_rows(self.rows, dict(zip(("data", "fsdp"), self.run.mesh.shape, strict=False)))
 
 

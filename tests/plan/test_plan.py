@@ -90,6 +90,14 @@ def nano(rows: int, *more: object, remat: str = "layer") -> tuple[object, ...]:
             ("--topology", "v5e:2x2", "--set", "mesh.tensor=2", "--program", "decode", "--rows", 3),
             "--rows 3 does not divide over data x fsdp = 2; give 4",
         ),
+        (
+            ("--topology", "v5e:2x2", "--set", "mesh.tensor=2", "--rows", 8),
+            "--rows 8 is for prefill and decode; a stage has 2: --set stages.finetune_long.rows=8",
+        ),
+        (
+            ("--topology", "v5e:2x2", "--set", "mesh.tensor=2", "--weights", "int8"),
+            "--weights int8 is for --program prefill and decode",
+        ),
     ],
 )
 def test_bad_input_is_one_line_before_anything_is_compiled(run, compiler, arguments, message):
