@@ -3,16 +3,16 @@
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from math import prod
 from typing import Any
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-from flax.linen import meta
 
 from mufun_jax.axes import MESH_AXES
-from mufun_jax.config import RunConfig, StageConfig
+from mufun_jax.config import ModelConfig, OptimizerConfig, RunConfig, StageConfig
 from mufun_jax.plan.chips import GIB
 from mufun_jax.sharding.rules import partition_spec
 from mufun_jax.train.optimizer import make_optimizer
@@ -22,7 +22,6 @@ _TOO_LARGE = (
     re.compile(r"Used ([\d.]+)([KMG]) of [\d.]+[KMG] hbm"),
 )
 _UNIT = {"K": 2**10, "M": 2**20, "G": GIB}
-_SAVED_WITHOUT_REMAT = 6  # times a layer's input, at the least, that a backward pass keeps of the layer
 
 
 @dataclass(frozen=True)
@@ -95,15 +94,33 @@ def least_bytes(run: RunConfig, stage: StageConfig, remat: str, params: Any) -> 
     sizes: dict[str, int] = dict(zip(MESH_AXES, run.mesh.shape, strict=True))
     state = 0.0
     for part, tree in params.items():
-        held = _sharded_bytes(part, tree, sizes)
-        state += held * (_copies(run, tree) if part in stage.trained_parts else 1)
-    model, rows = run.model, stage.rows / (sizes["data"] * sizes["fsdp"])
-    item = jnp.dtype(run.compute_dtype).itemsize
-    decoder = model.decoder.layers * rows * stage.positions / sizes["context"] * model.decoder.width * item
-    windows = stage.rows * stage.windows / prod(sizes.values())
-    encoder = model.encoder.layers * windows * model.encoder.frames * model.encoder.width * item
-    saved = {"none": _SAVED_WITHOUT_REMAT, "offload": 0}.get(remat, 1)
-    return int(state + saved * (decoder + (encoder if "encoder" in stage.trained_parts else 0)))
+        copies = 2 + state_ratio(run.optimizer) if part in stage.trained_parts else 1  # with gradients
+        state += copies * _sharded_bytes(part, tree, sizes)
+    model = run.model
+    positions = stage.rows / (sizes["data"] * sizes["fsdp"]) * stage.positions / sizes["context"]
+    saved = positions * model.decoder.layers * _kept_of_layer(model, remat)
+    if "encoder" in stage.trained_parts:
+        frames = stage.rows * stage.windows / prod(sizes.values()) * model.encoder.frames
+        kept = {"none": 6 * model.encoder.width + model.encoder.mlp_width, "offload": 0}.get(remat, model.encoder.width)
+        saved += frames * model.encoder.layers * kept
+    return int(state + saved * jnp.dtype(run.compute_dtype).itemsize)
+
+
+def _kept_of_layer(model: ModelConfig, remat: str) -> int:
+    """Numbers of each position that the backward pass must have of a decoder's layer: its input; without
+    rematerialisation also the operands of its products."""
+    decoder = model.decoder
+    heads = 2 * (decoder.heads + decoder.kv_heads) * decoder.head_size
+    return {"none": 2 * decoder.width + heads + 2 * decoder.mlp_width, "offload": 0}.get(remat, decoder.width)
+
+
+@lru_cache
+def state_ratio(config: OptimizerConfig) -> float:
+    """Bytes of optimizer state to one byte of the parameters that it is for."""
+    weights = jax.ShapeDtypeStruct((1024, 1024), jnp.float32)
+    state = jax.eval_shape(make_optimizer(config).init, {"weights": weights})
+    moments = [leaf for leaf in jax.tree.leaves(state) if leaf.ndim]
+    return sum(leaf.size * leaf.dtype.itemsize for leaf in moments) / (weights.size * 4)
 
 
 def _sharded_bytes(part: str, tree: Any, sizes: Mapping[str, int]) -> float:
@@ -113,11 +130,3 @@ def _sharded_bytes(part: str, tree: Any, sizes: Mapping[str, int]) -> float:
         devices = prod(sizes[axis] for axes in spec if axes for axis in ([axes] if isinstance(axes, str) else axes))
         total += leaf.value.size * leaf.value.dtype.itemsize / devices
     return total
-
-
-def _copies(run: RunConfig, tree: Any) -> float:
-    """How many times its parameters' bytes a trained part takes: parameters, gradients and optimizer state."""
-    shapes = meta.unbox(tree)
-    state = jax.eval_shape(make_optimizer(run.optimizer).init, shapes)
-    size = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(shapes))
-    return 2 + sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(state)) / size

@@ -1,5 +1,6 @@
 """Trying meshes, rematerialisation policies and batch sizes: the best few, or the nearest that fits."""
 
+from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from math import prod
@@ -38,15 +39,15 @@ class Found:
 def search(request: Request, tries: int, advance: Advance) -> Found:
     """Compiles the `tries` likeliest of all variants of a train step. `advance(done, total, note)` shows progress.
 
-    The order is by a rough time: the model's FLOPs with what is recomputed, and the weights that fsdp gathers and
-    activations that tensor reduces over the links.
+    The order is by a rough time of a row: the model's FLOPs with what is recomputed, and the weights that fsdp gathers
+    and activations that tensor reduces over the links; of each tensor size and policy the best first, then the seconds.
     """
     _only_training(request, "--search")
     params = abstract_params(request.run.model)
     candidates = list(_candidates(request))
     possible = [each for each in candidates if _least(each, params) <= request.topology.chip.memory_bytes]
-    ordered = sorted(possible, key=lambda each: _rough_seconds(each, params) / each.stage.rows)[:tries]
-    plans = _compile(ordered, advance)
+    ordered = sorted(possible, key=lambda each: _rough_seconds(each, params) / each.stage.rows)
+    plans = _compile(_alternating(ordered)[:tries], advance)
     plans.sort(key=lambda plan: (not plan.fits, -(plan.mfu or 0.0), plan.memory.total))
     return Found(tuple(plans), len(candidates), len(candidates) - len(possible))
 
@@ -89,6 +90,17 @@ def nearest_topology(request: Request) -> Topology | None:
 def describe(variant: Variant) -> str:
     mesh = ", ".join(f"{axis} {getattr(variant.mesh, axis)}" for axis in ("data", "fsdp", "tensor", "context"))
     return f"{mesh}; remat {variant.remat}; {variant.rows} rows"
+
+
+def _alternating(ordered: list[Request]) -> list[Request]:
+    """The best of each tensor size and policy, then the second of each, and so on: what differs little waits."""
+    place: Counter[tuple[int, str]] = Counter()
+    ranked = []
+    for order, request in enumerate(ordered):
+        group = (request.variant.mesh.tensor, request.variant.remat)
+        ranked.append((place[group], order, request))
+        place[group] += 1
+    return [request for _, _, request in sorted(ranked, key=lambda each: each[:2])]
 
 
 def _compile(requests: list[Request], advance: Advance) -> list[Plan]:

@@ -206,6 +206,7 @@ def test_a_search_compiles_so_many_and_orders_them(compiler):
     fits = [plan for plan in found.plans if plan.fits]
     assert found.plans[: len(fits)] == tuple(fits)
     assert [plan.mfu for plan in fits] == sorted((plan.mfu or 0.0 for plan in fits), reverse=True)
+    assert len({(variant.mesh.tensor, variant.remat) for variant in compiler}) >= 4  # no five of a kind
     for variant in compiler:
         assert variant.rows % (variant.mesh.data * variant.mesh.fsdp) == 0
         assert variant.mesh.data * variant.mesh.fsdp * variant.mesh.tensor == 4
