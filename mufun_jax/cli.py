@@ -226,7 +226,7 @@ def plan(
 
     `mufun plan --config configs/mufun_8b.py --topology v5e:16x16`
 
-    `mufun plan --config configs/mufun_8b.py --topology v6e:16x16 --slices 2 --set mesh.fsdp=256 --json`
+    `mufun plan --config configs/mufun_8b.py --topology v6e:8x16 --slices 2 --json`
 
     `mufun plan --config configs/mufun_8b.py --topology v5e:16x16 --program decode --weights int8 --rows 256`
     """

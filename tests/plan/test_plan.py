@@ -1,6 +1,7 @@
 """`mufun plan`: its errors, what it prints, and how it searches. Compiling is in test_compiled.py."""
 
 import json
+import re
 import sys
 from dataclasses import replace
 
@@ -105,6 +106,20 @@ def test_bad_input_is_one_line_before_anything_is_compiled(run, compiler, argume
     assert (code, out) == (2, "")
     assert message in err and err.count("\n") == 1
     assert compiler == []
+
+
+EXAMPLES = re.findall(r"`mufun plan (.*)`", cli.plan.__doc__ or "")
+
+
+@pytest.mark.parametrize("example", EXAMPLES)
+def test_the_examples_of_the_help_are_right(run, compiler, example):
+    code, _, err = run(*example.split())
+    assert code == 0, err
+    assert len(compiler) == 1
+
+
+def test_the_help_has_examples():
+    assert len(EXAMPLES) >= 3
 
 
 def test_what_fits_is_printed_as_one_object(run, compiler):
