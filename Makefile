@@ -22,7 +22,7 @@ setup-test: .venv/setup-test.stamp
 # torch first and by itself: with it there, nothing else brings a larger build of it.
 .venv/setup-test.stamp: .venv/setup.stamp
 	$(PIP) torch
-	$(PIP) --editable '.[score,prepare,datasets,test]'
+	$(PIP) --editable '.[score,prepare,datasets,plan,test]'
 	@touch $@
 
 demo: setup

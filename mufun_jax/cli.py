@@ -208,6 +208,50 @@ def ask(
     )
 
 
+@app.command()
+def plan(
+    config: Annotated[Path, typer.Option(help="Python file with `get_config()`, for instance configs/mufun_8b.py.")],
+    topology: Annotated[
+        str, typer.Option(help="Chip and chips along each axis: v5e:16x16, v6e:4x8, v5p:4x4x8, v4:…, tpu7x:….")
+    ],
+    stage: Annotated[str | None, typer.Option(help="Stage of the curriculum; by default its last.")] = None,
+    slices: Annotated[int, typer.Option(help="So many slices, joined by the data-centre network.", min=1)] = 1,
+    program: Annotated[
+        Literal["train", "prefill", "decode"], typer.Option(help="The train step, a whole prompt, or one more token.")
+    ] = "train",
+    weights: Annotated[
+        Literal["bfloat16", "int8"], typer.Option(help="Of prefill and decode: the decoder's matrices as int8.")
+    ] = "bfloat16",
+    rows: Annotated[int, typer.Option(help="Prompts of prefill and decode; a stage has its own.", min=1)] = 1,
+    search: Annotated[
+        bool, typer.Option("--search", help="Try meshes, rematerialisation policies and batch sizes.")
+    ] = False,
+    tries: Annotated[
+        int, typer.Option(help="How many are compiled in a search, or for the nearest that fits; 0: none.", min=0)
+    ] = 6,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+    set_: SetOption = None,
+) -> None:
+    """Compile for a TPU that is not there: memory of a chip, FLOPs, bytes over the links, predicted time and MFU.
+
+    The real program is compiled on this machine, in minutes for the full model. Times come from a stated model of
+    compute, memory and links, not from a TPU. A config that does not fit ends with exit code 2 and the nearest that
+    does. Needs the TPU compiler: `pip install 'mufun_jax[plan]'`.
+
+    `mufun plan --config configs/mufun_8b.py --topology v5e:16x16`
+
+    `mufun plan --config configs/mufun_8b.py --topology v6e:8x16 --slices 2 --json`
+
+    `mufun plan --config configs/mufun_8b.py --topology v5e:16x16 --program decode --weights int8 --rows 256`
+    """
+    from mufun_jax.config import load_run_config
+
+    # Only the stage that is planned need fit the mesh.
+    run = load_run_config(config, [*(set_ or []), *([f"curriculum=({stage!r},)"] if stage else [])])
+    options = {"slices": slices, "program": program, "weights": weights, "rows": rows}
+    commands.plan(run, stage, topology, search=search, tries=tries, as_json=as_json, **options)
+
+
 convert_app = typer.Typer(
     help="Carry checkpoints from PyTorch and back, and look into them.",
     no_args_is_help=True,

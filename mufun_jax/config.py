@@ -110,7 +110,7 @@ class ModelConfig:
 class MeshConfig:
     """How many devices along each mesh axis. `simulated_devices` splits a CPU into that many.
 
-    With several slices (pods joined by the data-centre network), `data` is a multiple of them: only the sums of
+    With several slices (pods joined by the data-centre network) `data` is a multiple of their number: only sums of
     gradients cross that network.
     """
 
@@ -118,16 +118,11 @@ class MeshConfig:
     fsdp: PositiveInt = 1  # rows, and parameters by their width
     tensor: PositiveInt = 1  # heads and feed-forward units
     context: PositiveInt = 1  # positions of a row
-    slices: PositiveInt = 1
     simulated_devices: NonNegativeInt = 0
 
     @property
     def shape(self) -> tuple[int, int, int, int]:
         return (self.data, self.fsdp, self.tensor, self.context)
-
-    def __post_init__(self) -> None:
-        if self.data % self.slices:
-            raise ValueError(f"data {self.data} is no multiple of {self.slices} slices")
 
 
 @dataclass(frozen=True, config=_STRICT)
@@ -241,8 +236,9 @@ class RunConfig:
         for name in self.curriculum:
             if name not in self.stages:
                 raise ValueError(f"curriculum: no stage {name!r}{nearest(name, list(self.stages))}")
+        for name in self.curriculum:
+            self._check_sizes(f"stages.{name}", self.stages[name])
         for name, stage in self.stages.items():
-            self._check_sizes(f"stages.{name}", stage)
             if not stage.mixture:
                 raise ValueError(f"stages.{name}.mixture is empty: name a manifest and its weight")
 

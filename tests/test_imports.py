@@ -19,7 +19,7 @@ ORDER = (
     ("sharding",),
     ("weights",),
     ("train", "generate"),
-    ("evaluate", "convert"),
+    ("evaluate", "convert", "plan"),
     ("commands", "cli"),
 )
 LEVEL = {part: level for level, parts in enumerate(ORDER) for part in parts}

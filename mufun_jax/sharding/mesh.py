@@ -1,8 +1,11 @@
 """The device mesh: axes data, fsdp, tensor and context."""
 
 import os
+from collections.abc import Sequence
 
 import jax
+import numpy as np
+from jax.experimental import mesh_utils
 from jax.sharding import AxisType, Mesh
 
 from mufun_jax.axes import MESH_AXES
@@ -30,7 +33,35 @@ def make_mesh(config: MeshConfig) -> Mesh:
         processes = jax.process_count()
         here = f"{present} are here" if processes == 1 else f"{present} are here, of {processes} processes"
         raise ConfigError(f"mesh: {sizes} = {wanted} devices, but {here}; {_fitting(config, wanted, present)}")
-    return jax.make_mesh(config.shape, MESH_AXES, axis_types=(AxisType.Auto,) * len(MESH_AXES))
+    return mesh_of(config, jax.devices())
+
+
+def mesh_of(config: MeshConfig, devices: Sequence[jax.Device]) -> Mesh:
+    """A mesh of so many devices, each axis a ring or line of the torus where there is one.
+
+    Of several slices each has its share of `data`: only that axis crosses the network between them. Raises ConfigError
+    where it does not divide.
+    """
+    slices: dict[int, list[jax.Device]] = {}
+    for device in devices:
+        slices.setdefault(getattr(device, "slice_index", 0) or 0, []).append(device)
+    if config.data % len(slices):
+        nearest = max(1, round(config.data / len(slices))) * len(slices)
+        raise ConfigError(
+            f"mesh.data {config.data} does not divide over {len(slices)} slices, and only data is split over them; "
+            f"nearest: {nearest}"
+        )
+    shape = (config.data // len(slices), *config.shape[1:])
+    array = np.concatenate([_lay(shape, slices[index]) for index in sorted(slices)])
+    return Mesh(array, MESH_AXES, axis_types=(AxisType.Auto,) * len(MESH_AXES))
+
+
+def _lay(shape: tuple[int, ...], devices: Sequence[jax.Device]) -> np.ndarray:
+    """Devices of one slice in the mesh's shape. Where no whole axes of the torus fit, they are split."""
+    try:
+        return mesh_utils.create_device_mesh(shape, devices)
+    except NotImplementedError:
+        return mesh_utils.create_device_mesh(shape, devices, allow_split_physical_axes=True)
 
 
 def _fitting(config: MeshConfig, wanted: int, present: int) -> str:

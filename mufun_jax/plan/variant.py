@@ -1,0 +1,51 @@
+"""The choices that a plan may change: mesh, rematerialisation and rows. All that depends on their fields is here."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import Literal
+
+from mufun_jax.config import MeshConfig, RunConfig
+
+LEAST_MEMORY_FIRST = ("offload", "layer", "save_attention", "none")
+
+
+@dataclass(frozen=True)
+class Variant:
+    """One choice of mesh, rematerialisation policy and rows of the global batch."""
+
+    mesh: MeshConfig
+    remat: Literal["none", "layer", "save_attention", "offload"]
+    rows: int
+
+    def settings(self, stage: str) -> str:
+        """As `--set` options."""
+        mesh = " ".join(
+            f"--set mesh.{axis}={getattr(self.mesh, axis)}" for axis in ("data", "fsdp", "tensor", "context")
+        )
+        return f"{mesh} --set stages.{stage}.remat={self.remat} --set stages.{stage}.rows={self.rows}"
+
+
+def variant_of(run: RunConfig, stage_name: str) -> Variant:
+    """What a config says."""
+    stage = run.stages[stage_name]
+    return Variant(replace(run.mesh, simulated_devices=0), stage.remat, stage.rows)
+
+
+def with_variant(run: RunConfig, stage_name: str, variant: Variant) -> RunConfig:
+    """The run with one stage, changed as the variant says. Raises ValueError where rows do not divide over the mesh."""
+    stage = replace(run.stages[stage_name], rows=variant.rows, remat=variant.remat)
+    return replace(run, stages={stage_name: stage}, mesh=variant.mesh, curriculum=(stage_name,))
+
+
+def meshes(run: RunConfig, devices: int, slices: int) -> Iterator[MeshConfig]:
+    """Meshes of so many devices whose axes the model divides over: key/value heads over tensor, positions whole."""
+    in_slice = devices // slices
+    for tensor in _divisors(in_slice):
+        if run.model.decoder.kv_heads % tensor or tensor > 8:
+            continue
+        for data in _divisors(in_slice // tensor):
+            yield MeshConfig(data=data * slices, fsdp=in_slice // tensor // data, tensor=tensor)
+
+
+def _divisors(number: int) -> list[int]:
+    return [size for size in range(1, number + 1) if number % size == 0]
