@@ -1,5 +1,7 @@
 # make demo    render music, train, evaluate, ask: ten minutes on two cores, install included
 # make test    everything that proves it works: about twenty minutes
+# make test-slow   longer proofs, some compiled for TPUs: half an hour
+# make test-full   all proofs: hours
 # make bench   measures: conversion of a 10 GB checkpoint beside cp; the data path beside the reference's
 # make setup   the virtual environment in .venv; does nothing when nothing changed
 
@@ -7,7 +9,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 PIP := $(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: setup setup-test demo lint test test-slow bench clean
+.PHONY: setup setup-test demo lint test test-slow test-full bench clean
 
 setup: .venv/setup.stamp
 setup-test: .venv/setup-test.stamp
@@ -35,10 +37,13 @@ lint: setup-test
 	$(BIN)/shellcheck launch/*.sh .ci/run
 
 test: setup-test
-	$(BIN)/pytest -m "not slow"
+	$(BIN)/pytest -m "not slow and not full"
 
 test-slow: setup-test
 	$(BIN)/pytest -m slow
+
+test-full: setup-test
+	$(BIN)/pytest -m "slow or full"
 
 # Needs 35 GB of disk (in FOLDER, by default the system's for temporary files) and a quarter of an hour.
 bench: setup-test

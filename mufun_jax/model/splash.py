@@ -94,7 +94,12 @@ def _make(mask: Any, heads: int, queries: int, keys: int, shards: int) -> Any:
 
 
 def block(length: int, largest: int) -> int:
-    """The largest whole number of lanes up to `largest` that divides `length`."""
+    """The largest whole number of lanes up to `largest` that divides `length`. Raises ValueError where none does."""
+    if length % LANES:
+        raise ValueError(
+            f"{length} positions a device are no multiple of {LANES}, as splash attention needs; "
+            f"nearest: {max(1, round(length / LANES)) * LANES}"
+        )
     return max(size for size in range(LANES, min(length, largest) + 1, LANES) if length % size == 0)
 
 

@@ -4,6 +4,7 @@ import json
 import re
 import sys
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
@@ -20,7 +21,7 @@ from mufun_jax.plan.program import Program
 from mufun_jax.plan.report import plan_json
 from mufun_jax.plan.search import nearest_fit, nearest_topology, search
 from mufun_jax.plan.topology import parse_topology
-from mufun_jax.plan.variant import Variant, policies, variant_of, with_variant
+from mufun_jax.plan.variant import LEAST_MEMORY_FIRST, Variant, variant_of, with_variant
 from mufun_jax.weights.params import abstract_params, count_params
 from tests.tiny import param_shapes, tiny_model
 
@@ -74,7 +75,7 @@ def run(monkeypatch, capsys):
     return call
 
 
-def nano(rows: int, *more: object, remat: str = "layer") -> tuple[object, ...]:
+def nano(rows: int, *more: object, remat: Any = "layer") -> tuple[object, ...]:
     """Arguments for a stage of configs/nano.py on four chips."""
     settings = Variant(MeshConfig(data=2, tensor=2), remat, rows).settings("align1")
     return "--config", "configs/nano.py", "--topology", "v5e:2x2", "--stage", "align1", *settings.split(), *more
@@ -188,7 +189,7 @@ def test_the_nearest_that_fits_keeps_the_mesh_and_takes_a_stricter_policy_first(
     request = replace(request, run=with_variant(request.run, "long", replace(request.variant, remat="none")))
     fits = nearest_fit(made(request, 18.0), 6, lambda *_: None)
     assert fits is not None and fits.fits
-    assert fits.request.variant == Variant(MeshConfig(fsdp=4), policies()[-2], 4)
+    assert fits.request.variant == Variant(MeshConfig(fsdp=4), LEAST_MEMORY_FIRST[-2], 4)
     assert len(compiler) == 1
 
 
@@ -264,7 +265,7 @@ def test_a_larger_slice_is_named_where_nothing_here_fits():
 
 def test_a_variant_goes_into_the_config_and_comes_back():
     request = tiny_request()
-    for remat in policies():
+    for remat in LEAST_MEMORY_FIRST:
         variant = Variant(MeshConfig(data=2, fsdp=2), remat, 12)
         assert variant_of(with_variant(request.run, "long", variant), "long") == variant
 
