@@ -3,6 +3,7 @@
 from itertools import count as count_from
 
 import flax.linen as nn
+import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, Num
 
@@ -14,11 +15,12 @@ from mufun_jax.model import context
 from mufun_jax.model.compute import Compute
 from mufun_jax.model.connector import Connector
 from mufun_jax.model.kv_cache import KVCache
-from mufun_jax.model.placement import axis_size, constrain, mesh_size
+from mufun_jax.model.placement import axis_size, constrain, mesh_size, on_each_device, spec_of
 from mufun_jax.model.qwen3_decoder import Qwen3Decoder
 from mufun_jax.model.vocabulary import TokenLosses
 from mufun_jax.model.whisper_encoder import WhisperEncoder
 
+_WINDOWS_AT_ONCE = 4  # of the log-mel spectrogram
 PARTS = ("encoder", "connector", "decoder")  # the top of the parameter tree
 
 
@@ -64,11 +66,18 @@ class MuFunModel(nn.Module):
         shared = next(count for count in count_from(windows) if rows * count % mesh_size() == 0)
         samples = jnp.pad(samples, ((0, 0), (0, shared - windows), (0, 0)))
         folded = constrain(samples.reshape(rows * shared, length), axes.WINDOWS, None)
-        log_mel = log_mel_spectrogram(folded, self.config.encoder.mel_bins)
+        by_window = spec_of(axes.WINDOWS)
+        log_mel = on_each_device(self._log_mel, by_window, by_window)(folded)
         audio_tokens = self.connector(self.encoder(log_mel))
         per_window, width = audio_tokens.shape[1:]
         audio_tokens = audio_tokens.reshape(rows, shared * per_window, width)[:, : windows * per_window]
         return constrain(audio_tokens, axes.ROWS, None, axes.AUDIO_WIDTH)
+
+    def _log_mel(self, samples: Num[Array, "B S"]) -> Float[Array, "B mel_frames M"]:
+        """A few windows at a time: what a spectrogram is made from is ten times its size."""
+        bins = self.config.encoder.mel_bins
+        one = lambda window: log_mel_spectrogram(window[None], bins)[0]  # noqa: E731
+        return jax.lax.map(one, samples, batch_size=_WINDOWS_AT_ONCE)
 
     def splice(
         self,

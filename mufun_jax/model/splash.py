@@ -33,12 +33,17 @@ def full_attention(
     queries: Float[Array, "B F N H"], keys: Float[Array, "B F N H"], values: Float[Array, "B F N H"]
 ) -> Float[Array, "B F N H"]:
     """Every frame sees every frame. 1,500 frames are padded to 1,536, whole lanes."""
-    batch, frames, heads, _ = queries.shape
+    _, frames, heads, _ = queries.shape
     padded = -(-frames // LANES) * LANES
-    padding = ((0, 0), (0, padded - frames), (0, 0), (0, 0))
-    queries, keys, values = (jnp.pad(x, padding) for x in (queries, keys, values))
-    real = jnp.broadcast_to((jnp.arange(padded) < frames).astype(jnp.int32), (batch, padded))
-    return run_kernel(_full_kernel(heads, padded), queries, keys, values, real, real)[:, :frames]
+    kernel = _full_kernel(heads, padded)
+    real = (jnp.arange(padded) < frames).astype(jnp.int32)[None]
+
+    def one_window(window):  # at a time: heads of 64 fill half the lanes, so that all windows' copies are large
+        padding = ((0, 0), (0, padded - frames), (0, 0), (0, 0))
+        queries, keys, values = (jnp.pad(x[None], padding) for x in window)
+        return run_kernel(kernel, queries, keys, values, real, real)[0, :frames]
+
+    return jax.lax.map(one_window, (queries, keys, values))
 
 
 def run_kernel(kernel: Any, queries, keys, values, query_segments, key_segments) -> Float[Array, "B L N H"]:
