@@ -1,14 +1,17 @@
 """The device mesh: axes data, fsdp, tensor and context."""
 
 import os
+from typing import Any
 
 import jax
+import numpy as np
 from jax.sharding import AxisType, Mesh
 
 from mufun_jax.axes import MESH_AXES
 from mufun_jax.config import MeshConfig
 from mufun_jax.errors import ConfigError
 
+_AUTOMATIC = (AxisType.Auto,) * len(MESH_AXES)
 _THREADS_PER_DEVICE = 4  # a device may wait in several collectives at once, each on a thread
 
 
@@ -30,7 +33,23 @@ def make_mesh(config: MeshConfig) -> Mesh:
         processes = jax.process_count()
         here = f"{present} are here" if processes == 1 else f"{present} are here, of {processes} processes"
         raise ConfigError(f"mesh: {sizes} = {wanted} devices, but {here}; {_fitting(config, wanted, present)}")
-    return jax.make_mesh(config.shape, MESH_AXES, axis_types=(AxisType.Auto,) * len(MESH_AXES))
+    parts = _by_slice(jax.devices(), config.slices)
+    in_slice = (config.data // config.slices, *config.shape[1:])
+    laid = [jax.make_mesh(in_slice, MESH_AXES, axis_types=_AUTOMATIC, devices=part).devices for part in parts]
+    return Mesh(np.concatenate(laid), MESH_AXES, axis_types=_AUTOMATIC)
+
+
+def _by_slice(devices: list[Any], slices: int) -> list[list[Any]]:
+    """The devices of each slice. Only TPUs say theirs; others are parted in their order, which is by process."""
+    if devices[0].platform != "tpu":
+        return [part.tolist() for part in np.split(np.array(devices), slices)]
+    present = sorted({device.slice_index for device in devices})
+    if len(present) != slices:
+        raise ConfigError(
+            f"mesh: slices {slices}, but the devices are of {len(present)}; --set mesh.slices={len(present)}, and "
+            f"mesh.data to a multiple of it"
+        )
+    return [[device for device in devices if device.slice_index == index] for index in present]
 
 
 def _fitting(config: MeshConfig, wanted: int, present: int) -> str:
@@ -51,4 +70,4 @@ def inference_mesh() -> Mesh:
     """All accelerators, parameters split over them; of a CPU, one device, simulated ones included."""
     devices = jax.devices() if jax.default_backend() != "cpu" else jax.devices()[:1]
     shape = (1, len(devices), 1, 1)
-    return jax.make_mesh(shape, MESH_AXES, axis_types=(AxisType.Auto,) * len(MESH_AXES), devices=devices)
+    return jax.make_mesh(shape, MESH_AXES, axis_types=_AUTOMATIC, devices=devices)
