@@ -3,7 +3,8 @@
     python -m tests.sharding.one_step OUT DEVICES CASES
 
 CASES is JSON: {name: settings}, settings as those of `--set`, and "rows=packed" or "rows=unpacked". OUT/name.npz has
-the metrics, the gradient of each parameter that trains (`gradient.…`), and all parameters after the step (`after.…`).
+the metrics, the gradient of each parameter that trains (`gradient.…`), and all parameters before and after the step
+(`before.…`, `after.…`).
 """
 
 import json
@@ -74,6 +75,7 @@ def take_step(run: RunConfig, packed: bool) -> dict[str, np.ndarray]:
     mesh = jax.make_mesh(run.mesh.shape, MESH_AXES, axis_types=automatic, devices=devices)
     stage = run.stages["s"]
     params = jax.device_put(random_params(run.model), param_shardings(run.model, mesh))
+    before = flat("before", params)
     frozen = split_params(params, stage.trained_parts)[1]
     state = start_stage(run, stage, params, mesh, seed=0)
     if LORA in state.trained:
@@ -87,6 +89,7 @@ def take_step(run: RunConfig, packed: bool) -> dict[str, np.ndarray]:
     return {
         **{name: np.asarray(value) for name, value in metrics.items()},
         **flat("gradient", state.opt_state[1].mu),  # pyright: ignore[reportAttributeAccessIssue, reportIndexIssue]
+        **before,
         **flat("after", after),
     }
 
