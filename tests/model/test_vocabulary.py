@@ -8,6 +8,7 @@ import pytest
 
 from mufun_jax.config import MeshConfig
 from mufun_jax.model import vocabulary
+from mufun_jax.model.qwen3_decoder import look_up
 from mufun_jax.model.vocabulary import tiles_of, token_losses
 from mufun_jax.sharding.mesh import make_mesh
 from mufun_jax.sharding.rules import sharding_context
@@ -74,3 +75,12 @@ def test_tiles_are_as_many_as_needed_and_equal():
     assert tiles_of(96, 96) == 1
     assert tiles_of(151_936) == 8  # Qwen3: 8 x 18,992
     assert tiles_of(97, 24) == 1  # a prime number of tokens: in one piece
+
+
+def test_a_token_that_comes_often_gets_all_its_gradients_in_a_bfloat16_table():
+    """3,000 ones: a sum in bfloat16 stops at 256, where one more is rounded away."""
+    table = jnp.ones((5, 4), jnp.bfloat16)
+    tokens = jnp.full((2, 1500), 3)
+    gradient = jax.jit(jax.grad(lambda table: look_up(table, tokens).astype(jnp.float32).sum()))(table)
+    assert gradient.dtype == jnp.bfloat16
+    assert np.asarray(gradient, np.float32).tolist() == [[0.0] * 4] * 3 + [[3008.0] * 4] + [[0.0] * 4]

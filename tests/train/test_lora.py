@@ -62,10 +62,13 @@ def batch() -> Batch:
     return jax.tree.map(jnp.asarray, parts)
 
 
+@jax.jit
+def apply_model(variables, batch: Batch) -> jax.Array:
+    return cast(TokenLosses, MuFunModel(tiny_model()).apply(variables, batch, method=MuFunModel.losses)).losses
+
+
 def losses(params, adapters=None) -> np.ndarray:
-    variables = {"params": params, "lora": adapters or {}}
-    apply = jax.jit(lambda variables: MuFunModel(tiny_model()).apply(variables, batch(), method=MuFunModel.losses))
-    return np.asarray(cast(TokenLosses, apply(variables)).losses)
+    return np.asarray(apply_model({"params": params, "lora": adapters or {}}, batch()))
 
 
 def test_adapters_are_merged_weights():
@@ -74,9 +77,6 @@ def test_adapters_are_merged_weights():
     merged = losses(merge(params, adapters, LORA))
     assert relative_error(losses(params, scaled(adapters, LORA)), merged) < 1e-6
     assert relative_error(losses(params), merged) > 0.01
-    for part in PARTS:
-        one = {part: adapters[part]}
-        assert relative_error(losses(params, scaled(one, LORA)), losses(merge(params, one, LORA))) < 1e-6
 
 
 def test_fresh_adapters_add_nothing():
