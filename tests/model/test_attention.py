@@ -18,11 +18,14 @@ from tests.tiny import relative_error
 ROWS, HEADS, KV_HEADS, HEAD_SIZE = 2, 6, 2, 16  # three query heads share a key/value head
 
 
-def operands(length: int, kv_heads: int = KV_HEADS) -> list[jax.Array]:
+def operands(length: int, kv_heads: int = KV_HEADS) -> tuple[jax.Array, jax.Array, jax.Array, jax.Array]:
     """Queries, keys, values, and weights that make a loss of what comes out."""
     rng = np.random.default_rng(length)
-    sizes = (HEADS, kv_heads, kv_heads, HEADS)
-    return [jnp.asarray(rng.standard_normal((ROWS, length, n, HEAD_SIZE)), jnp.float32) for n in sizes]
+
+    def draw(heads: int) -> jax.Array:
+        return jnp.asarray(rng.standard_normal((ROWS, length, heads, HEAD_SIZE)), jnp.float32)
+
+    return draw(HEADS), draw(kv_heads), draw(kv_heads), draw(HEADS)
 
 
 def packed_segments(length: int) -> jax.Array:
@@ -53,11 +56,11 @@ def assert_agree(ours, reference, bound: float = 2e-6) -> None:
 def test_packed_attention_agrees_on_one_device_and_two(compute, split, monkeypatch):
     monkeypatch.setattr("mufun_jax.model.splash._DEFAULT_BLOCKS", (128, 128))
     length = 384 if split == 1 else 512
-    *arrays, weights = operands(length)
+    queries, keys, values, weights = operands(length)
     segments = packed_segments(length)
-    reference = value_and_gradients(partial(plain_packed, segments=segments), *arrays, weights)
+    reference = value_and_gradients(partial(plain_packed, segments=segments), queries, keys, values, weights)
     order, places = context.zigzag(length, split), context.places(length, split)
-    permuted = [x[:, order] for x in (*arrays, weights)]
+    permuted = [x[:, order] for x in (queries, keys, values, weights)]
 
     def attend(queries, keys, values):
         return packed_attention(queries, keys, values, segments[:, order], compute)
@@ -70,26 +73,26 @@ def test_packed_attention_agrees_on_one_device_and_two(compute, split, monkeypat
 @pytest.mark.parametrize("frames", [150, 256])
 def test_splash_over_all_frames_agrees(frames):
     """150 frames are padded to 256, which are two blocks of lanes; nobody sees the padding."""
-    *arrays, weights = operands(frames, HEADS)
-    reference = value_and_gradients(attention, *arrays, weights)
+    queries, keys, values, weights = operands(frames, HEADS)
+    reference = value_and_gradients(attention, queries, keys, values, weights)
     attend = partial(full_attention, compute=Compute(kernel="splash"))
     with sharding_context(make_mesh(MeshConfig(data=2))):
-        assert_agree(jax.jit(partial(value_and_gradients, attend))(*arrays, weights), reference)
+        assert_agree(jax.jit(partial(value_and_gradients, attend))(queries, keys, values, weights), reference)
 
 
 def test_splash_without_a_mesh_agrees():
-    *arrays, weights = operands(128)
+    queries, keys, values, weights = operands(128)
     segments = packed_segments(128)
     attend = partial(packed_attention, segment_ids=segments, compute=Compute(kernel="splash"))
-    reference = value_and_gradients(partial(plain_packed, segments=segments), *arrays, weights)
-    assert_agree(jax.jit(partial(value_and_gradients, attend))(*arrays, weights), reference)
+    reference = value_and_gradients(partial(plain_packed, segments=segments), queries, keys, values, weights)
+    assert_agree(jax.jit(partial(value_and_gradients, attend))(queries, keys, values, weights), reference)
 
 
 def test_a_packed_example_sees_nothing_of_another():
-    *arrays, _ = operands(64)
+    queries, keys, values, _ = operands(64)
     segments = jnp.broadcast_to(jnp.where(jnp.arange(64) < 25, 1, 2), (ROWS, 64))
-    together = packed_attention(*arrays, segments, Compute())
-    alone = packed_attention(*[x[:, 25:] for x in arrays], segments[:, 25:], Compute())
+    together = packed_attention(queries, keys, values, segments, Compute())
+    alone = packed_attention(queries[:, 25:], keys[:, 25:], values[:, 25:], segments[:, 25:], Compute())
     assert relative_error(together[:, 25:], alone) < 1e-6
 
 

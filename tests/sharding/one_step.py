@@ -64,7 +64,9 @@ def main(out: Path, devices: int, cases: dict[str, list[str]]) -> None:
         settings = [setting for setting in settings if not setting.startswith("rows=")]
         if rows == "unpacked":
             settings = [*settings, "stages.s.rows=16"]
-        np.savez(out / f"{name}.npz", **take_step(load_run_config(config, settings), rows == "packed"))
+        np.savez(
+            out / f"{name}.npz", allow_pickle=False, **take_step(load_run_config(config, settings), rows == "packed")
+        )
         print(name, flush=True)
 
 
