@@ -77,16 +77,23 @@ def _int8_product(x: jax.Array, kernel: qwix.QArray, contracted: int) -> jax.Arr
     return (product * kernel.scale.reshape(kernel.scale.shape[contracted:])).astype(x.dtype)
 
 
-def layer_norm(*, dtype: DType, name: str) -> nn.LayerNorm:
-    """Whisper's layer norm: scale and bias, statistics in float32 from centred values."""
-    return nn.LayerNorm(
-        epsilon=WHISPER_NORM_EPSILON,
-        dtype=dtype,
-        use_fast_variance=False,
-        scale_init=nn.with_logical_partitioning(nn.initializers.ones, (axes.NORM,)),
-        bias_init=nn.with_logical_partitioning(nn.initializers.zeros, (axes.NORM,)),
-        name=name,
-    )
+class LayerNorm(nn.Module):
+    """Whisper's layer norm: (x - mean) / sqrt(variance + epsilon) times a scale, plus a bias, in float32.
+
+    Scale and bias are rounded to `dtype` first, as all parameters are where they are used: so it is all the same
+    whether they are kept in float32 or in `dtype`.
+    """
+
+    dtype: DType
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "*B D"]) -> Float[Array, "*B D"]:
+        scale = parameter(self, "scale", nn.initializers.ones, (axes.NORM,), (x.shape[-1],))
+        bias = parameter(self, "bias", nn.initializers.zeros, (axes.NORM,), (x.shape[-1],))
+        x32 = x.astype(jnp.float32)
+        centred = x32 - x32.mean(-1, keepdims=True)
+        factor = jax.lax.rsqrt(jnp.square(centred).mean(-1, keepdims=True) + WHISPER_NORM_EPSILON)
+        return (centred * (factor * scale.astype(self.dtype)) + bias.astype(self.dtype)).astype(self.dtype)
 
 
 class RMSNorm(nn.Module):

@@ -1,6 +1,7 @@
 """The Qwen3 decoder: embeddings of text and audio in, hidden states out, logits where they are asked for."""
 
 import flax.linen as nn
+import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
@@ -41,7 +42,7 @@ class Qwen3Decoder(nn.Module):
     def embed(self, tokens: Int[Array, "B L"]) -> Float[Array, "B L D"]:
         """Text embeddings. Each device looks its part of the width up for all rows: the table is never gathered."""
         tokens = constrain(tokens, axes.LOOKUP_ROWS, axes.POSITIONS)
-        embeddings = constrain(self.embedding[tokens], axes.LOOKUP_ROWS, axes.POSITIONS, axes.LOOKUP_WIDTH)
+        embeddings = constrain(look_up(self.embedding, tokens), axes.LOOKUP_ROWS, axes.POSITIONS, axes.LOOKUP_WIDTH)
         return constrain(embeddings.astype(self.compute.dtype), axes.ROWS, axes.POSITIONS, None)
 
     def __call__(
@@ -71,6 +72,25 @@ class Qwen3Decoder(nn.Module):
         """What each target costs. The logits never exist together."""
         table = self.embedding.T if self.config.tied_embeddings else self.head.variables["params"]["kernel"]
         return token_losses(hidden, table, targets)
+
+
+@jax.custom_vjp
+def look_up(table: Float[Array, "V D"], tokens: Int[Array, "B L"]) -> Float[Array, "B L D"]:
+    """Rows of a table. A token's gradients are summed in float32, whatever the table's dtype: it may come often."""
+    return table[tokens]
+
+
+def look_up_forward(table, tokens):
+    return table[tokens], (table, tokens)
+
+
+def look_up_backward(residuals, gradient):
+    table, tokens = residuals
+    summed = jnp.zeros(table.shape, jnp.float32).at[tokens].add(gradient.astype(jnp.float32))
+    return summed.astype(table.dtype), None
+
+
+look_up.defvjp(look_up_forward, look_up_backward)
 
 
 class DecoderLayer(nn.Module):

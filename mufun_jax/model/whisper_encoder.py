@@ -10,7 +10,7 @@ from mufun_jax import axes
 from mufun_jax.config import CONVOLUTION_STRIDE, EncoderConfig
 from mufun_jax.model.attention import full_attention
 from mufun_jax.model.compute import Compute, name_layer_input, rematerialized
-from mufun_jax.model.layers import Projection, layer_norm, parameter
+from mufun_jax.model.layers import LayerNorm, Projection, parameter
 from mufun_jax.model.placement import constrain
 
 _LONGEST_WAVELENGTH = 10_000.0  # of the position table
@@ -52,7 +52,7 @@ class WhisperEncoder(nn.Module):
             metadata_params={nn.PARTITION_NAME: axes.LAYERS},
         )(config, self.compute, tuple(passed), name="layers")
         (hidden, tapped), _ = layers((hidden, tapped), 1 + jnp.arange(config.layers))
-        last = mean_pool(layer_norm(dtype=dtype, name="norm")(hidden), config.pool)
+        last = mean_pool(LayerNorm(dtype, name="norm")(hidden), config.pool)
         return jnp.concatenate([*first, *tapped, last], axis=-1)
 
     def _convolution(self, name: str, axis_in: str, stride: int) -> nn.Conv:
@@ -93,7 +93,7 @@ class EncoderLayer(nn.Module):
         linear = {"dtype": dtype, "batch_axes": (axes.WINDOWS, None), "split": False}  # each device has its windows
 
         hidden = name_layer_input(constrain(hidden, axes.WINDOWS, None, None))
-        x = layer_norm(dtype=dtype, name="attention_norm")(hidden)
+        x = LayerNorm(dtype, name="attention_norm")(hidden)
         queries = Projection(heads, into_heads, bias=True, name="query", **linear)(x)
         keys = Projection(heads, into_heads, name="key", **linear)(x)
         values = Projection(heads, into_heads, bias=True, name="value", **linear)(x)
@@ -101,7 +101,7 @@ class EncoderLayer(nn.Module):
         x = Projection((config.width,), from_heads, contracted=2, bias=True, name="out", **linear)(x)
         hidden = hidden + x
 
-        x = layer_norm(dtype=dtype, name="mlp_norm")(hidden)
+        x = LayerNorm(dtype, name="mlp_norm")(hidden)
         x = Projection((config.mlp_width,), (axes.EMBED, axes.MLP), bias=True, name="up", **linear)(x)
         x = nn.gelu(x, approximate=False)
         x = Projection((config.width,), (axes.MLP, axes.EMBED), bias=True, name="down", **linear)(x)

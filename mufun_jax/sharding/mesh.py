@@ -44,7 +44,8 @@ def mesh_of(config: MeshConfig, devices: Sequence[jax.Device]) -> Mesh:
     """
     slices: dict[int, list[jax.Device]] = {}
     for device in devices:
-        slices.setdefault(getattr(device, "slice_index", 0) or 0, []).append(device)
+        index = device.slice_index if device.platform == "tpu" else 0  # others have none, or call something else so
+        slices.setdefault(index, []).append(device)
     if config.data % len(slices):
         nearest = max(1, round(config.data / len(slices))) * len(slices)
         raise ConfigError(
@@ -82,4 +83,4 @@ def inference_mesh() -> Mesh:
     """All accelerators, parameters split over them; of a CPU, one device, simulated ones included."""
     devices = jax.devices() if jax.default_backend() != "cpu" else jax.devices()[:1]
     shape = (1, len(devices), 1, 1)
-    return jax.make_mesh(shape, MESH_AXES, axis_types=(AxisType.Auto,) * len(MESH_AXES), devices=devices)
+    return jax.make_mesh(shape, MESH_AXES, axis_types=_AUTOMATIC, devices=devices)

@@ -12,7 +12,7 @@ import torch
 from transformers.models.qwen3.modeling_qwen3 import Qwen3RMSNorm
 
 from mufun_jax.model.attention import attention
-from mufun_jax.model.layers import RMSNorm, layer_norm, rotate
+from mufun_jax.model.layers import LayerNorm, RMSNorm, rotate
 
 ROUNDING = 2.0**-8  # the largest part of a number that rounding it to bfloat16 takes or adds
 
@@ -54,7 +54,7 @@ def test_layer_norm_rounds_once():
     )
     exact = torch.nn.functional.layer_norm(x.double(), (512,), scale.double(), bias.double(), 1e-5).numpy()
     params = {"scale": jnp.asarray(scale.float().numpy()), "bias": jnp.asarray(bias.float().numpy())}
-    ours = layer_norm(dtype=jnp.bfloat16, name="norm").apply({"params": params}, to_jax(x))
+    ours = LayerNorm(jnp.bfloat16).apply({"params": params}, to_jax(x))
     np.testing.assert_allclose(np.asarray(ours, np.float64), exact, rtol=1.001 * ROUNDING, atol=1e-6)
 
 
