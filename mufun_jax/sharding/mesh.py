@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Sequence
+from typing import Any
 
 import jax
 import numpy as np
@@ -36,13 +37,13 @@ def make_mesh(config: MeshConfig) -> Mesh:
     return mesh_of(config, jax.devices())
 
 
-def mesh_of(config: MeshConfig, devices: Sequence[jax.Device]) -> Mesh:
+def mesh_of(config: MeshConfig, devices: Sequence[Any]) -> Mesh:
     """A mesh of so many devices, each axis a ring or line of the torus where there is one.
 
     Of several slices each has its share of `data`: only that axis crosses the network between them. Raises ConfigError
     where it does not divide.
     """
-    slices: dict[int, list[jax.Device]] = {}
+    slices: dict[int, list[Any]] = {}
     for device in devices:
         index = device.slice_index if device.platform == "tpu" else 0  # others have none, or call something else so
         slices.setdefault(index, []).append(device)
@@ -57,7 +58,7 @@ def mesh_of(config: MeshConfig, devices: Sequence[jax.Device]) -> Mesh:
     return Mesh(array, MESH_AXES, axis_types=(AxisType.Auto,) * len(MESH_AXES))
 
 
-def _lay(shape: tuple[int, ...], devices: Sequence[jax.Device]) -> np.ndarray:
+def _lay(shape: tuple[int, ...], devices: Sequence[Any]) -> np.ndarray:
     """Devices of one slice in the mesh's shape. Where no whole axes of the torus fit, they are split."""
     try:
         return mesh_utils.create_device_mesh(shape, devices)
@@ -83,4 +84,4 @@ def inference_mesh() -> Mesh:
     """All accelerators, parameters split over them; of a CPU, one device, simulated ones included."""
     devices = jax.devices() if jax.default_backend() != "cpu" else jax.devices()[:1]
     shape = (1, len(devices), 1, 1)
-    return jax.make_mesh(shape, MESH_AXES, axis_types=_AUTOMATIC, devices=devices)
+    return jax.make_mesh(shape, MESH_AXES, axis_types=(AxisType.Auto,) * len(MESH_AXES), devices=devices)
