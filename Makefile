@@ -1,6 +1,6 @@
 # make demo    render music, train, evaluate, ask: ten minutes on two cores, install included
 # make test    everything that proves it works: about twenty minutes
-# make bench   measures: conversion of a 10 GB checkpoint beside cp; the data path beside the reference's
+# make bench   measures: conversion of a 10 GB checkpoint beside cp; the data path and a train step beside the reference's
 # make setup   the virtual environment in .venv; does nothing when nothing changed
 
 PYTHON ?= python3
@@ -43,6 +43,7 @@ test-slow: setup-test
 bench: setup-test
 	$(BIN)/python -m tests.benchmarks.convert $(if $(FOLDER),--folder $(FOLDER))
 	$(BIN)/python -m tests.benchmarks.data $(if $(FOLDER),--folder $(FOLDER))
+	$(BIN)/python -m tests.benchmarks.train
 
 clean:
 	rm -rf .venv runs build *.egg-info
