@@ -42,7 +42,7 @@ def packed_attention(
         mask = packed_causal_mask(segment_ids, key_segments, context.local_positions(queries.shape[1]))
         if compute.kernel == "cudnn" and queries.dtype != jnp.float32:
             return jax.nn.dot_product_attention(queries, keys, values, mask=mask, implementation="cudnn")
-        return checkpoint_name(attention(queries, keys, values, mask), ATTENTION_OUT)
+        return attention(queries, keys, values, mask)
 
     by_head = spec_of(axes.ROWS, axes.POSITIONS, axes.HEADS, None)
     by_kv_head = spec_of(axes.ROWS, axes.POSITIONS, axes.KV_HEADS, None)
@@ -62,12 +62,13 @@ def full_attention(
             return splash.full_attention(queries, keys, values)
         if compute.kernel == "cudnn" and queries.dtype != jnp.float32:
             return jax.nn.dot_product_attention(queries, keys, values, implementation="cudnn")
-        return checkpoint_name(attention(queries, keys, values), ATTENTION_OUT)
+        return attention(queries, keys, values)
 
     spec = spec_of(axes.WINDOWS)
     return on_each_device(local, (spec, spec, spec), spec)(queries, keys, values)
 
 
+@jax.custom_vjp
 def attention(
     queries: Float[Array, "B L N H"],
     keys: Float[Array, "B C K H"],
@@ -80,21 +81,65 @@ def attention(
     Heads come first and the queries of a group side by side, so that each product is one plain batched matrix
     product, and the sum of the exponentials divides the product, not each weight: on a CPU this is three times as
     fast, forward and backward, as einsums in the order of the arguments.
+    The backward pass makes the weights once more, from the logarithm of their sum (Dao et al. 2022, arXiv 2205.14135):
+    nothing of the size L x C waits for it.
     """
-    B, L, N, H = queries.shape
-    C, K = keys.shape[1:3]
-    group = N // K
-    grouped = queries.reshape(B, L, K, group, H).transpose(0, 2, 3, 1, 4).reshape(B, K, group * L, H)
-    keys, values = keys.transpose(0, 2, 1, 3), values.transpose(0, 2, 1, 3)
-    # Scaled in float32: 1 / sqrt(128) is no bfloat16 number, and scaled queries would be rounded once more.
-    logits = jnp.einsum("BKMH,BKCH->BKMC", grouped, keys, preferred_element_type=jnp.float32) * H**-0.5
-    if mask is not None:
-        logits = jnp.where(mask[:, :, None], logits.reshape(B, K, group, L, C), MASKED).reshape(B, K, group * L, C)
-    weights = jnp.exp(logits - jax.lax.stop_gradient(logits.max(-1, keepdims=True)))
+    return _attention_forward(queries, keys, values, mask)[0]
+
+
+def _attention_forward(queries, keys, values, mask):
+    logits = _logits(queries, keys, mask)
+    highest = logits.max(-1, keepdims=True)
+    weights = jnp.exp(logits - highest)
     total = weights.sum(-1, keepdims=True)
-    mixed = jnp.einsum("BKMC,BKCH->BKMH", weights.astype(values.dtype), values, preferred_element_type=jnp.float32)
-    mixed = (mixed / total).astype(values.dtype)
-    return mixed.reshape(B, K, group, L, H).transpose(0, 3, 1, 2, 4).reshape(B, L, N, H)
+    mixed = _product("BKMC,BCKH->BKMH", weights.astype(values.dtype), values) / total
+    out = checkpoint_name(_by_position(mixed.astype(values.dtype), queries.shape), ATTENTION_OUT)
+    log_total = checkpoint_name(highest + jnp.log(total), ATTENTION_OUT)
+    return out, (queries, keys, values, mask, out, log_total)
+
+
+def _attention_backward(residuals, gradient):
+    queries, keys, values, mask, out, log_total = residuals
+    heads = keys.shape[2]
+    weights = jnp.exp(_logits(queries, keys, mask) - log_total)
+    d_out = _by_kv_head(gradient, heads)
+    mean = jnp.sum(d_out.astype(jnp.float32) * _by_kv_head(out, heads).astype(jnp.float32), axis=-1, keepdims=True)
+    d_weights = _product("BKMH,BCKH->BKMC", d_out, values)
+    d_logits = (weights * (d_weights - mean) * queries.shape[-1] ** -0.5).astype(queries.dtype)
+    d_queries = _by_position(_product("BKMC,BCKH->BKMH", d_logits, keys), queries.shape)
+    d_keys = _product("BKMC,BKMH->BCKH", d_logits, _by_kv_head(queries, heads))
+    d_values = _product("BKMC,BKMH->BCKH", weights.astype(values.dtype), d_out)
+    return d_queries.astype(queries.dtype), d_keys.astype(keys.dtype), d_values.astype(values.dtype), None
+
+
+attention.defvjp(_attention_forward, _attention_backward)
+
+
+def _logits(queries, keys, mask) -> Float[Array, "B K M C"]:
+    # Scaled in float32: 1 / sqrt(128) is no bfloat16 number, and scaled queries would be rounded once more.
+    logits = _product("BKMH,BCKH->BKMC", _by_kv_head(queries, keys.shape[2]), keys) * queries.shape[-1] ** -0.5
+    if mask is None:
+        return logits
+    batch, heads, _, length = logits.shape
+    apart = logits.reshape(batch, heads, -1, queries.shape[1], length)
+    return jnp.where(mask[:, :, None], apart, MASKED).reshape(logits.shape)
+
+
+def _product(equation: str, x: jax.Array, y: jax.Array) -> jax.Array:
+    return jnp.einsum(equation, x, y, preferred_element_type=jnp.float32)
+
+
+def _by_kv_head(x: Float[Array, "B L N H"], kv_heads: int) -> Float[Array, "B K M H"]:
+    """Queries of all heads that share a key, one head after the other: M = N / K x L."""
+    B, L, N, H = x.shape
+    return x.reshape(B, L, kv_heads, N // kv_heads, H).transpose(0, 2, 3, 1, 4).reshape(B, kv_heads, -1, H)
+
+
+def _by_position(x: Float[Array, "B K M H"], shape: tuple[int, ...]) -> Float[Array, "B L N H"]:
+    """The inverse of `_by_kv_head`."""
+    B, L, N, H = shape
+    K = x.shape[1]
+    return x.reshape(B, K, N // K, L, H).transpose(0, 3, 1, 2, 4).reshape(B, L, N, H)
 
 
 def packed_causal_mask(

@@ -3,6 +3,7 @@
 Names of axes are those of `mufun_jax.axes`; which mesh axes they mean is said in one place, `sharding.rules`.
 """
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -38,9 +39,13 @@ def mesh_size() -> int:
     return 1 if mesh.empty else mesh.size
 
 
+def _devices_along(mesh_axes: str | tuple[str, ...]) -> int:
+    return math.prod(map(axis_size, (mesh_axes,) if isinstance(mesh_axes, str) else mesh_axes))
+
+
 def on_each_device(function: Callable[..., Any], in_specs: Any, out_specs: Any) -> Callable[..., Any]:
     """`function` on each device's part of its arguments, where collectives are written out."""
-    if jax.sharding.get_abstract_mesh().empty:
+    if mesh_size() == 1:
         return function
     return jax.shard_map(function, in_specs=in_specs, out_specs=out_specs, check_vma=False)
 
@@ -60,7 +65,7 @@ def project(
     matters: the sums over all rows are scattered as they are formed, each device getting the part it stores. (Left to
     itself the compiler adds whole gradients up on every device and cuts its part out.)
     """
-    if jax.sharding.get_abstract_mesh().empty:
+    if mesh_size() == 1:
         return jnp.tensordot(x, weight.astype(x.dtype), axes=contracted)
     kept = tuple(axis if split and axis in SPLIT_IN_USE else None for axis in weight_axes)
     stored, used = spec_of(*weight_axes), spec_of(*kept)
@@ -68,7 +73,7 @@ def project(
     def local(x, weight):
         weight = weight.astype(x.dtype)
         for dimension, (whole, part) in enumerate(zip(stored, used, strict=True)):
-            if whole != part:
+            if whole != part and _devices_along(whole) > 1:
                 weight = _gather(weight, whole, dimension)
         y = jnp.tensordot(x, weight, axes=contracted)
         summed = tuple(axis for axis in used[:contracted] if axis is not None)
