@@ -45,7 +45,7 @@ def mesh_of(config: MeshConfig, devices: Sequence[Any]) -> Mesh:
     """
     slices: dict[int, list[Any]] = {}
     for device in devices:
-        index = device.slice_index if device.platform == "tpu" else 0  # others have none, or call something else so
+        index = getattr(device, "slice_index", 0) if device.platform == "tpu" else 0  # of others it is not a network's
         slices.setdefault(index, []).append(device)
     if config.data % len(slices):
         nearest = max(1, round(config.data / len(slices))) * len(slices)
