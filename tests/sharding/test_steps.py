@@ -106,7 +106,6 @@ def test_there_is_something_to_agree_on(quick):
     """Every parameter has a gradient, and some targets are the likeliest token."""
     step = quick["one device"]
     assert 0 < step["token_accuracy"] < 1
-    assert len(parts_of(step, "gradient", "encoder")) == 21
     assert {name.replace("after.", "gradient.") for name in step if name.startswith("after.")} == {
         name for name in step if name.startswith("gradient.")
     }
