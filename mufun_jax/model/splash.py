@@ -33,17 +33,22 @@ def full_attention(
     queries: Float[Array, "B F N H"], keys: Float[Array, "B F N H"], values: Float[Array, "B F N H"]
 ) -> Float[Array, "B F N H"]:
     """Every frame sees every frame. 1,500 frames are padded to 1,536, whole lanes."""
-    _, frames, heads, _ = queries.shape
+    _, frames, heads, size = queries.shape
     padded = -(-frames // LANES) * LANES
     kernel = _full_kernel(heads, padded)
     real = (jnp.arange(padded) < frames).astype(jnp.int32)[None]
 
-    def one_window(window):  # at a time: heads of 64 fill half the lanes, so that all windows' copies are large
-        padding = ((0, 0), (0, padded - frames), (0, 0), (0, 0))
-        queries, keys, values = (jnp.pad(x[None], padding) for x in window)
-        return run_kernel(kernel, queries, keys, values, real, real)[0, :frames]
+    # A window at a time: heads of 64 fill half of the lanes, which makes the kernel's copies twice as large as what is
+    # copied. So windows wait with their heads side by side, and nothing else waits for the backward pass.
+    @jax.checkpoint
+    def one_window(window):
+        apart = (x.reshape(1, frames, heads, size) for x in window)
+        queries, keys, values = (jnp.pad(x, ((0, 0), (0, padded - frames), (0, 0), (0, 0))) for x in apart)
+        out = run_kernel(kernel, queries, keys, values, real, real)
+        return out[0, :frames].reshape(frames, heads * size)
 
-    return jax.lax.map(one_window, (queries, keys, values))
+    side_by_side = tuple(x.reshape(*x.shape[:2], heads * size) for x in (queries, keys, values))
+    return jax.lax.map(one_window, side_by_side).reshape(queries.shape)
 
 
 def run_kernel(kernel: Any, queries, keys, values, query_segments, key_segments) -> Float[Array, "B L N H"]:

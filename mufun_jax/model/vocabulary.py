@@ -23,7 +23,7 @@ class TokenLosses:
     correct: Float[Array, "R T"]
 
 
-def tiles_of(vocabulary: int, largest: int = TILE) -> int:
+def tiles_of(vocabulary: int, largest: int) -> int:
     """The smallest number of equal tiles of at most `largest` columns; if none of up to 64 fits, one."""
     fitting = (tiles for tiles in range(1, 65) if vocabulary % tiles == 0 and vocabulary // tiles <= largest)
     return next(fitting, 1)
@@ -32,7 +32,7 @@ def tiles_of(vocabulary: int, largest: int = TILE) -> int:
 def token_losses(hidden: Float[Array, "R T D"], table: Float[Array, "D V"], targets: Int[Array, "R T"]) -> TokenLosses:
     """Cross-entropy of `targets` under softmax(hidden table), logits and sums in float32."""
     width, vocabulary = table.shape
-    tiles = tiles_of(vocabulary)
+    tiles = tiles_of(vocabulary, TILE)
     # Tile t has the tokens t, t + tiles, t + 2 tiles, …: so each is split over the mesh as the table is.
     tiled = jnp.moveaxis(table.reshape(width, vocabulary // tiles, tiles), 2, 0)
 

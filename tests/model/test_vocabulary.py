@@ -42,6 +42,8 @@ MESHES = {"none": None, **{axis: MeshConfig(**{axis: 2}) for axis in ("data", "f
 def test_tiles_give_the_cross_entropy_its_gradients_and_the_accuracy(tiles, mesh, monkeypatch):
     size = 96
     monkeypatch.setattr(vocabulary, "TILE", size // tiles)
+    taken = []
+    monkeypatch.setattr(vocabulary, "tiles_of", lambda *sizes: taken.append(tiles_of(*sizes)) or taken[-1])
     hidden, table, targets, weights = drawn(size)
 
     def weighed(losses_of, hidden, table):
@@ -62,6 +64,7 @@ def test_tiles_give_the_cross_entropy_its_gradients_and_the_accuracy(tiles, mesh
     else:
         with sharding_context(make_mesh(config)):
             (_, (our_losses, our_correct)), ours = with_gradients(tiled)
+    assert taken == [tiles]
     assert relative_error(our_losses, losses) < 1e-6
     np.testing.assert_array_equal(our_correct, correct)
     assert TARGETS <= correct.sum() < ROWS * TARGETS
@@ -73,7 +76,7 @@ def test_tiles_are_as_many_as_needed_and_equal():
     assert tiles_of(96, 24) == 4
     assert tiles_of(96, 25) == 4
     assert tiles_of(96, 96) == 1
-    assert tiles_of(151_936) == 8  # Qwen3: 8 x 18,992
+    assert tiles_of(151_936, vocabulary.TILE) == 8  # Qwen3: 8 x 18,992
     assert tiles_of(97, 24) == 1  # a prime number of tokens: in one piece
 
 

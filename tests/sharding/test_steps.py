@@ -31,7 +31,7 @@ QUICK = {
     "context, packed": on("context=4"),
     "ring": on("fsdp=2,context=4", "ring=True"),
     "unpacked": on("data=2,tensor=2", "rows=unpacked"),
-    "accumulated": on("fsdp=2", "stages.s.accumulate=4"),
+    "accumulated": on("fsdp=2,tensor=2", "stages.s.accumulate=4"),
 }
 MESHES = {
     mesh: on(mesh)
@@ -40,16 +40,13 @@ MESHES = {
         "fsdp=8",
         "tensor=4",
         "context=8",
-        "data=2,context=4",
         "fsdp=4,tensor=2",
-        "tensor=4,context=2",
         "data=2,fsdp=2,tensor=2",
-        "data=2,fsdp=2,context=2",
+        "data=2,slices=2,fsdp=2,context=2",
     )
 }
 OTHER_WAYS = {
     "ring, all axes": on(ALL_AXES, "ring=True"),
-    "accumulated, all axes": on("data=2,tensor=2,context=2", "stages.s.accumulate=4"),
     "remat none": on("fsdp=2", "stages.s.remat=none"),
     "remat save_attention": on("fsdp=2", "stages.s.remat=save_attention"),
     "remat save_attention, ring": on("fsdp=2,context=2", "stages.s.remat=save_attention", "ring=True"),
@@ -109,7 +106,6 @@ def test_there_is_something_to_agree_on(quick):
     """Every parameter has a gradient, and some targets are the likeliest token."""
     step = quick["one device"]
     assert 0 < step["token_accuracy"] < 1
-    assert len(parts_of(step, "gradient", "encoder")) == 22
     assert {name.replace("after.", "gradient.") for name in step if name.startswith("after.")} == {
         name for name in step if name.startswith("gradient.")
     }
