@@ -1,12 +1,8 @@
 # make demo    render music, train, evaluate, ask: ten minutes on two cores, install included
 # make test    everything that proves it works: about twenty minutes
-<<<<<<< HEAD
 # make test-slow   longer proofs, some compiled for TPUs: half an hour
 # make test-full   all proofs: hours
-# make bench   measures: conversion of a 10 GB checkpoint beside cp; the data path beside the reference's
-=======
 # make bench   measures: conversion of a 10 GB checkpoint beside cp; the data path and a train step beside the reference's
->>>>>>> bench
 # make setup   the virtual environment in .venv; does nothing when nothing changed
 
 PYTHON ?= python3

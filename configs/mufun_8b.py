@@ -1,7 +1,7 @@
 """The full model, Whisper-large-v3 and Qwen3-8B, through the six stages: for a pod of 256 chips.
 
     mufun convert from-hf --whisper whisper-large-v3 --qwen3 Qwen3-8B-Base models/start
-    mufun train --config configs/mufun_8b.py --workdir WORKDIR --set data=FOLDER \\
+    mufun train --config configs/mufun_8b.py --workdir WORKDIR --distributed --set data=FOLDER \\
         --set initial_model=models/start --set tokenizer=models/start
 
 What trains in each stage is from arXiv 2508.01178; lengths and optimizer are those of the original's example scripts:
@@ -10,8 +10,8 @@ clipping at 1.0, bfloat16 compute. Their global batches of 384 and 144 examples 
 that 256 chips share them evenly. Each stage draws from open data sets as configs/mixtures.py says; `steps` depend on
 how much of them is prepared: set them with --set stages.NAME.steps=N.
 
-`data` is the folder in which `mufun prepare` wrote the sets. The mesh splits parameters over 128 chips
-and runs two such groups side by side; configs/nano.py is the same file with small numbers.
+`data` is the folder in which `mufun prepare` wrote the sets. The mesh splits parameters and rows over 256 chips, one
+row of a long stage to each; `mufun plan` tells what that takes. configs/nano.py is the same file with small numbers.
 """
 
 from ml_collections import ConfigDict
@@ -31,7 +31,7 @@ def get_config() -> ConfigDict:
             data="data",
             compute_dtype="bfloat16",
             loader_workers=16,
-            mesh=dict(data=2, fsdp=128),
+            mesh=dict(fsdp=256),
             optimizer=dict(b1=0.9, b2=0.999, epsilon=1e-8, weight_decay=0.0, clip_norm=1.0),
             checkpoint=dict(every_steps=500, keep=2),
             curriculum=("warmup", "align1", "align2", "context_extend", "finetune_short", "finetune_long"),

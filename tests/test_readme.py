@@ -8,6 +8,7 @@ import subprocess
 import sys
 import tempfile
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -17,6 +18,8 @@ from configs.mixtures import MIXTURES
 from data_pipelines.sources.gtzan import GENRES
 from data_pipelines.sources.table import data_set_table
 from mufun_jax.config import load_run_config
+from mufun_jax.plan.plan import Request
+from mufun_jax.plan.topology import parse_topology
 from tests.parity.reference_model import ReferenceModel
 from tests.released_folder import small_model, write_qwen3, write_released, write_stage, write_whisper
 
@@ -118,20 +121,46 @@ def test_a_mufun_command_of_the_readme(command, folder):
     assert result.stdout, "an answer, if only an empty line: this model is hardly trained"
 
 
-@pytest.mark.parametrize("command", [c for c in COMMANDS if not c.startswith("mufun")])
+@pytest.mark.parametrize("command", [c for c in COMMANDS if c.startswith("make")])
 def test_a_make_command_of_the_readme(command):
     words = shlex.split(command.split("  #")[0])
-    assert words[0] == "make"
     assert call(["make", "--dry-run", *words[1:]], ROOT).returncode == 0
 
 
-@pytest.mark.parametrize("command", [c for c in COMMANDS if "mufun_8b" in c])
+@pytest.mark.parametrize("command", [c for c in COMMANDS if c.startswith("launch")])
+def test_a_launch_command_of_the_readme(command):
+    """What its processes do is held by tests/launch and tests/sharding."""
+    script, *arguments = shlex.split(command)
+    result = call([script, "--dry-run", *arguments], ROOT)
+    assert result.returncode == 0, result.stderr
+    assert result.stdout.count("mufun train") == int(arguments[0])
+
+
+def test_every_command_is_of_a_kind_that_is_tested():
+    assert {command.split()[0] for command in COMMANDS} == {"make", "mufun", "launch/local_pod.sh"}
+
+
+@pytest.mark.parametrize("command", [c for c in COMMANDS if c.startswith("mufun plan")])
+def test_a_plan_of_the_readme_is_possible(command):
+    """All but the compiling, which is minutes each: tests/plan/test_fits.py does that."""
+    words = shlex.split(command)
+    option = {words[at]: words[at + 1] for at in range(2, len(words) - 1) if words[at].startswith("--")}
+    settings = [words[at + 1] for at, word in enumerate(words) if word == "--set"]
+    only = [f"curriculum=({option['--stage']!r},)"] if "--stage" in option else []
+    run = load_run_config(ROOT / option["--config"], [*settings, *only])
+    kind: Any = option.get("--program", "train")
+    request = Request(run, run.curriculum[-1], parse_topology(option["--topology"]), kind)
+    if "--search" not in words:
+        request.check()
+
+
+@pytest.mark.parametrize("command", [c for c in COMMANDS if "mufun train --config configs/mufun_8b" in c])
 def test_the_pod_command_says_what_is_missing(command, folder):
-    """This machine is no pod: the command must get as far as counting its devices, and say so in a line."""
+    """This machine is no pod: the command must get as far as looking for the others, and say so in a line."""
     result = call(quickened(command), folder)
     assert result.returncode == 2
     assert re.fullmatch(
-        r"error: mesh: data 2 x fsdp 128 .* = 256 devices, but 1 are here.*", result.stderr.splitlines()[-1]
+        r"error: the processes cannot be joined .*; give --coordinator .*", result.stderr.splitlines()[-1]
     )
 
 
