@@ -236,15 +236,34 @@ class RunConfig:
         for name in self.curriculum:
             if name not in self.stages:
                 raise ValueError(f"curriculum: no stage {name!r}{nearest(name, list(self.stages))}")
+        self._check_model_divides()
         for name in self.curriculum:
             self._check_sizes(f"stages.{name}", self.stages[name])
         for name, stage in self.stages.items():
             if not stage.mixture:
                 raise ValueError(f"stages.{name}.mixture is empty: name a manifest and its weight")
 
+    def _check_model_divides(self) -> None:
+        """That what the mesh splits of parameters divides over it. Raises ValueError with the nearest that does."""
+        encoder, decoder = self.model.encoder, self.model.decoder
+        for axis, part, sizes in (
+            ("tensor", encoder, ("heads", "mlp_width")),
+            ("tensor", decoder, ("kv_heads", "mlp_width", "vocab_size")),
+            ("fsdp", encoder, ("width",)),
+            ("fsdp", decoder, ("width",)),
+        ):
+            devices, name = getattr(self.mesh, axis), "encoder" if part is encoder else "decoder"
+            for size in sizes:
+                count = getattr(part, size)
+                if count % devices:
+                    fitting = max(fewer for fewer in range(1, devices) if count % fewer == 0)
+                    raise ValueError(
+                        f"model.{name}.{size} {count} does not divide over mesh.{axis} {devices}; nearest: {fitting}"
+                    )
+
     def _check_sizes(self, where: str, stage: StageConfig) -> None:
         """That a stage's rows, positions and heads divide over the mesh, and that its audio fits. Raises ValueError."""
-        mesh, decoder, encoder = self.mesh, self.model.decoder, self.model.encoder
+        mesh, encoder = self.mesh, self.model.encoder
         part, groups = stage.rows // stage.accumulate, mesh.data * mesh.fsdp
         if part % groups:
             parts = "" if stage.accumulate == 1 else f" / accumulate {stage.accumulate}"
@@ -263,12 +282,6 @@ class RunConfig:
                 f"{where}.targets {stage.targets} do not divide over mesh.context {mesh.context}; "
                 f"nearest: {_nearest_multiple(stage.targets, mesh.context)}"
             )
-        for key, count in (("kv_heads", decoder.kv_heads), ("mlp_width", decoder.mlp_width)):
-            if count % mesh.tensor:
-                fitting = max(size for size in range(1, mesh.tensor) if count % size == 0)
-                raise ValueError(
-                    f"model.decoder.{key} {count} do not divide over mesh.tensor {mesh.tensor}; nearest: {fitting}"
-                )
         if stage.longest_audio > self.model.max_seconds:
             raise ValueError(
                 f"{where}.longest_audio {stage.longest_audio:g} s is more than the model's "

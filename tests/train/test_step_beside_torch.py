@@ -3,9 +3,9 @@
 import jax
 
 from mufun_jax.config import MeshConfig, OptimizerConfig, RunConfig, StageConfig
+from mufun_jax.sharding.local_rows import LocalRows
 from mufun_jax.sharding.mesh import make_mesh
 from mufun_jax.sharding.rules import sharding_context, tree_shardings
-from mufun_jax.train.loop import to_device
 from mufun_jax.train.state import start_stage
 from mufun_jax.train.step import compile_train_step, make_train_step
 from mufun_jax.weights.params import abstract_params
@@ -43,7 +43,7 @@ def test_two_steps_give_pytorchs_losses_norms_and_weights():
     with sharding_context(devices):
         step = compile_train_step(make_train_step(run, stage, "cpu"), state, {}, devices)
         for learning_rate in (1e-2, 5e-3):
-            state, metrics = step(state, {}, to_device(batch, devices), learning_rate)
+            state, metrics = step(state, {}, LocalRows(devices, len(batch.tokens)).to_device(batch), learning_rate)
             loss, norm = torch_step(batch, learning_rate)
             assert norm > optimizer.clip_norm
             assert abs(float(metrics["loss"]) - float(loss)) < 1e-4 * float(loss)
