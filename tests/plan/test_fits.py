@@ -103,7 +103,7 @@ def test_weights_are_gathered_and_their_gradients_scattered_layer_by_layer():
     assert holds_array(program, positions, vocabulary) is None
     assert holds_array(program, 1024, vocabulary) is None, "the logits of all targets exist together"
     assert gathered_outside_loops(plan.program) < 0.5 * GIB, "weights are gathered outside of their layers' loops"
-    # Of what is at least 16 MiB: the layers' weights. The tables of the vocabulary, one in fourteen, are added up whole.
+    # Of what is at least 16 MiB: the weights of layers. The vocabulary's tables, one in twelve, are added up whole.
     scattered, added_whole = reductions(plan.program, at_least=16 * 2**20)
     assert scattered > 0.9 * (scattered + added_whole), "gradients are added up whole on every chip"
 
