@@ -240,7 +240,7 @@ def plan(
 
     `mufun plan --config configs/mufun_8b.py --topology v5e:16x16`
 
-    `mufun plan --config configs/mufun_8b.py --topology v6e:8x16 --slices 2 --json`
+    `mufun plan --config configs/mufun_8b.py --topology v6e:8x16 --slices 2 --set mesh.data=2 --set mesh.fsdp=128`
 
     `mufun plan --config configs/mufun_8b.py --topology v5e:16x16 --program decode --weights int8 --rows 256`
     """

@@ -23,7 +23,7 @@ from mufun_jax.plan.search import nearest_fit, nearest_topology, search
 from mufun_jax.plan.topology import parse_topology
 from mufun_jax.plan.variant import LEAST_MEMORY_FIRST, Variant, variant_of, with_variant
 from mufun_jax.weights.params import abstract_params, count_params
-from tests.tiny import param_shapes, tiny_model
+from tests.tiny import param_shapes, tiny_decoder, tiny_encoder, tiny_model
 
 GIB = 2**30
 
@@ -87,7 +87,7 @@ def nano(rows: int, *more: object, remat: Any = "layer") -> tuple[object, ...]:
         (("--topology", "v5q:4x4"), "no chip 'v5q' (did you mean 'v5p'?)"),
         (("--topology", "v5e:4x5"), "v5e has no slice of 4x5 = 20 chips; the nearest is v5e:4x4, 16 chips"),
         (("--topology", "v5e:4x4"), "mesh: data 2 x fsdp 1 x tensor 1 x context 1 = 2 devices, but v5e:4x4 have 16"),
-        (("--topology", "v5e:4x4", "--stage", "align"), "--stage align: no such stage (did you mean 'align2'?)"),
+        (("--topology", "v5e:4x4", "--stage", "align"), "no stage 'align' (did you mean 'align2'?)"),
         (
             ("--topology", "v5e:2x2", "--set", "mesh.tensor=2", "--program", "decode", "--rows", 3),
             "--rows 3 does not divide over data x fsdp = 2; give 4",
@@ -257,9 +257,10 @@ def test_the_bound_below_memory_counts_the_state_exactly():
 
 def test_a_larger_slice_is_named_where_nothing_here_fits():
     request = tiny_request("v5e:2x2")
-    model = replace(request.run.model, decoder=replace(request.run.model.decoder, vocab_size=320_000_000))
+    # Widths that 16 chips divide.
+    model = tiny_model(tiny_encoder(width=48), tiny_decoder(width=32, vocab_size=320_000_000))
     larger = nearest_topology(replace(request, run=replace(request.run, model=model)))
-    # 320 M x 28 x 16 bytes = 134 GiB: 8 chips of 15.75 do not hold it, 16 do.
+    # 320 M x 32 x 16 bytes = 153 GiB: 8 chips of 15.75 do not hold it, 16 do.
     assert larger is not None and larger.name == "v5e:4x4"
 
 
