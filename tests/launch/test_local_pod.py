@@ -49,7 +49,7 @@ def test_when_one_fails_all_end_with_what_they_started(tmp_path, failing, code):
     lasting = f"sleep 600 & echo $! > {tmp_path}/$MUFUN_PROCESS; wait"
     started = time.monotonic()
     result = launch("3", "bash", "-c", f"if [ $MUFUN_PROCESS = 1 ]; then sleep 0.5; {failing}; fi; {lasting}")
-    assert time.monotonic() - started < 8
+    assert time.monotonic() - started < 60, "the others would have lasted 600 s"
     assert result.returncode == code
     assert f"local_pod.sh: process 1 of 3 ended with exit code {code}; ending the others" in result.stderr
     assert ("broken" in result.stderr) == ("broken" in failing)
@@ -66,7 +66,7 @@ def test_signals_are_passed_on_and_what_stays_is_killed(tmp_path, sent, name, co
     )
     wait_until(lambda: all((tmp_path / number).is_file() and (tmp_path / number).read_text() for number in "01"))
     os.kill(running.pid, sent)
-    assert running.wait(timeout=15) == code
+    assert running.wait(timeout=60) == code
     assert (tmp_path / "told").read_text() == "told\n"
     wait_until(lambda: not is_running(tmp_path / "0"))
 
