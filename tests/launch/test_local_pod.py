@@ -14,7 +14,7 @@ WHO = 'echo "$MUFUN_PROCESS of $MUFUN_PROCESSES at $MUFUN_COORDINATOR"'
 
 
 def launch(*arguments: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([LAUNCHER, *arguments], capture_output=True, text=True, check=False, timeout=30)
+    return subprocess.run([LAUNCHER, *arguments], capture_output=True, text=True, check=False, timeout=120)
 
 
 def is_running(pid_file: Path) -> bool:
@@ -24,7 +24,7 @@ def is_running(pid_file: Path) -> bool:
 
 
 def wait_until(condition) -> None:
-    end = time.monotonic() + 10
+    end = time.monotonic() + 60
     while not condition():
         assert time.monotonic() < end
         time.sleep(0.05)
