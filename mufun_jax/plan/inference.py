@@ -13,7 +13,8 @@ from jaxtyping import Array, Int
 
 from mufun_jax.config import ModelConfig
 from mufun_jax.errors import ConfigError
-from mufun_jax.generate.decode import Prompts, prefill_prompts
+from mufun_jax.generate.decode import Prompts, prefill
+from mufun_jax.model.compute import Compute
 from mufun_jax.model.kv_cache import KVCache
 from mufun_jax.model.mufun import MuFunModel
 from mufun_jax.weights.params import Params, abstract_params, param_shardings
@@ -28,14 +29,19 @@ def lower_prefill(
     model: ModelConfig, rows: int, windows: int, positions: int, weights: Weights, mesh: Mesh
 ) -> jax.stages.Lowered:
     """The program that runs prompts of so many positions and windows into a fresh cache."""
-    prompts = Prompts(
-        tokens=_shape((rows, positions), jnp.int32, mesh, _rows(rows, mesh)),
-        audio_slot=_shape((rows, positions), jnp.int32, mesh, _rows(rows, mesh)),
-        lengths=_shape((rows,), jnp.int32, mesh, _rows(rows, mesh)),
-        samples=_shape((rows, windows, model.encoder.window_samples), jnp.float32, mesh, _rows(rows, mesh)),
+    of_prompts = (
+        _shape((rows, positions), jnp.int32, mesh, _rows(rows, mesh)),
+        _shape((rows, positions), jnp.int32, mesh, _rows(rows, mesh)),
+        _shape((rows,), jnp.int32, mesh, _rows(rows, mesh)),
+        _shape((rows, windows, model.encoder.window_samples), jnp.float32, mesh, _rows(rows, mesh)),
     )
+
+    @jax.jit
+    def run(params: Params, of_prompts: Any) -> Any:
+        return prefill(MuFunModel(model, Compute(_DTYPE)), params, Prompts(*of_prompts), positions)
+
     with jax.set_mesh(mesh):
-        return prefill_prompts.lower(MuFunModel(model, _DTYPE), served_params(model, weights, mesh), prompts, positions)
+        return run.lower(served_params(model, weights, mesh), of_prompts)
 
 
 def lower_decode(model: ModelConfig, rows: int, slots: int, weights: Weights, mesh: Mesh) -> jax.stages.Lowered:
@@ -43,7 +49,7 @@ def lower_decode(model: ModelConfig, rows: int, slots: int, weights: Weights, me
     token = _shape((rows, 1), jnp.int32, mesh, _rows(rows, mesh))
     last = _shape((rows,), jnp.int32, mesh, _rows(rows, mesh))
     with jax.set_mesh(mesh):
-        step = jax.jit(partial(_decode_step, MuFunModel(model, _DTYPE)), donate_argnums=1)
+        step = jax.jit(partial(_decode_step, MuFunModel(model, Compute(_DTYPE))), donate_argnums=1)
         return step.lower(served_params(model, weights, mesh), abstract_cache(model, rows, slots, mesh), token, last)
 
 
