@@ -124,8 +124,8 @@ def test_errors_before_anything_is_trained(corpus, tmp_path):
         train_curriculum(tiny_run(corpus, "stages.warmup.mixture={'nothing': 1.0}"), tmp_path / "a")
     with pytest.raises(ConfigError, match=r"tokenizer has 512 tokens, model.decoder.vocab_size is 100"):
         train_curriculum(tiny_run(corpus, "model.decoder.vocab_size=100"), tmp_path / "b")
-    with pytest.raises(ConfigError, match=r"= 7 devices, but 2 are here"):
-        train_curriculum(tiny_run(corpus, "mesh.context=7", "mesh.data=1"), tmp_path / "c")
+    with pytest.raises(ConfigError, match=r"= 1 devices, but 2 are here"):
+        train_curriculum(tiny_run(corpus, "mesh.data=1"), tmp_path / "c")
 
 
 def test_stages_with_the_same_trained_parts_share_one_program(corpus, tmp_path, monkeypatch):

@@ -21,7 +21,7 @@ def get_config():
             connector_width=16,
             decoder=dict(vocab_size=512, width=16, layers=2, heads=2, kv_heads=1, head_size=8, mlp_width=16,
                          tied_embeddings=True),
-            max_windows=9,
+            max_windows=5,
         ),
         tokenizer="nano",
         data="",
@@ -34,7 +34,7 @@ def get_config():
             warmup=dict(**short, mixture=dict(notes=1.0), template="warmup", encoder="frozen", decoder="frozen",
                         steps=3, learning_rate=0.01),
             align=dict(**short, mixture=dict(notes=3.0, songs=1.0), steps=6, learning_rate=0.01),
-            long=dict(rows=2, positions=128, windows=4, targets=32, longest_audio=9.0, remat="none",
+            long=dict(rows=2, positions=128, windows=4, targets=32, longest_audio=5.0, remat="none",
                       mixture=dict(songs=1.0), steps=3, learning_rate=0.01),
         ),
     ))

@@ -26,7 +26,7 @@ def test_every_preset_survives_its_config(name):
     assert folder_config(values, "config.json").model == preset(name)
 
 
-@pytest.mark.parametrize("name", [name for name in PRESETS if name != "nano"])
+@pytest.mark.parametrize("name", [name for name in PRESETS if name != "nano" and PRESETS[name].max_windows == 13])
 def test_the_authors_config_says_the_same(name):
     """Without our key, and with nested configs as differences from transformers' defaults."""
     assert folder_config(released_config(preset(name)), "config.json").model == preset(name)
