@@ -19,7 +19,7 @@ ROWS, WINDOWS, POSITIONS, TARGETS = 2, 3, 64, 8
 # Wide enough that matrix products, not elementwise work, are what XLA's count is made of. One layer between taps and
 # one in the decoder: no loop, whose body XLA counts once.
 UNROLLED = ModelConfig(
-    tiny_encoder(width=2048, heads=32, mlp_width=8192, layers=2, taps=(0, 1, 2), window_samples=32_000),
+    tiny_encoder(width=2048, heads=32, mlp_width=8192, layers=1, taps=(0, 1), window_samples=32_000),
     4096,
     tiny_decoder(width=2048, heads=32, kv_heads=8, head_size=64, mlp_width=8192, layers=1, vocab_size=4096),
 )

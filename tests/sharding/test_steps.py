@@ -42,7 +42,7 @@ MESHES = {
         "context=8",
         "fsdp=4,tensor=2",
         "data=2,fsdp=2,tensor=2",
-        "data=2,slices=2,fsdp=2,context=2",
+        "data=2,fsdp=2,context=2",
     )
 }
 OTHER_WAYS = {
