@@ -14,8 +14,12 @@ from mufun_jax.model.presets import preset
 
 
 def get_config() -> ConfigDict:
-    short = dict(rows=6, positions=384, windows=4, targets=64, longest_audio=12.0, warmup_fraction=0.03, remat="none")
-    whole = dict(rows=2, positions=768, windows=14, targets=64, longest_audio=39.0, warmup_fraction=0.03, remat="none")
+    short = dict(
+        rows=6, positions=384, windows=4, targets=64, longest_audio=12.0, warmup_fraction=0.03, remat="save_dots"
+    )
+    whole = dict(
+        rows=2, positions=768, windows=14, targets=64, longest_audio=39.0, warmup_fraction=0.03, remat="save_dots"
+    )
     everything = dict(encoder="full", connector="full", decoder="full")
     return ConfigDict(
         dict(

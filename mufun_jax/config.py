@@ -147,7 +147,7 @@ class StageConfig:
     accumulate: PositiveInt = 1  # parts that the rows are taken in, one after the other, for one step
     # What the backward pass finds of each layer: everything, its input, its attention's output too, or its input in
     # the host's memory. The less, the more is computed again.
-    remat: Literal["none", "layer", "save_attention", "offload"] = "layer"
+    remat: Literal["none", "layer", "save_attention", "save_dots", "offload"] = "layer"
     encoder: Training = "full"
     connector: Training = "full"
     decoder: Training = "full"

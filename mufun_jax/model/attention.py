@@ -41,7 +41,10 @@ def packed_attention(
             return splash.run_kernel(kernel, queries, keys, values, segment_ids, key_segments)
         mask = packed_causal_mask(segment_ids, key_segments, context.local_positions(queries.shape[1]))
         if compute.kernel == "cudnn" and queries.dtype != jnp.float32:
-            return jax.nn.dot_product_attention(queries, keys, values, mask=mask, implementation="cudnn")
+            whole = axis_size(context.AXIS) == 1  # in order, so that cuDNN may leave out what is to come
+            return jax.nn.dot_product_attention(
+                queries, keys, values, mask=mask, is_causal=whole, implementation="cudnn"
+            )
         return attention(queries, keys, values, mask)
 
     by_head = spec_of(axes.ROWS, axes.POSITIONS, axes.HEADS, None)

@@ -9,8 +9,10 @@ import jax.numpy as jnp
 from jax.ad_checkpoint import checkpoint_name
 
 DType = jnp.dtype | type
-Remat = Literal["none", "layer", "save_attention", "offload"]
+Remat = Literal["none", "layer", "save_attention", "save_dots", "offload"]
 Kernel = Literal["xla", "splash", "cudnn"]
+
+_KERNELS: dict[str, Kernel] = {"tpu": "splash", "gpu": "cudnn", "cuda": "cudnn"}
 
 # What a layer names for the policies below.
 LAYER_INPUT = "layer_input"
@@ -23,6 +25,7 @@ class Compute:
 
     `remat`: what the backward pass finds of the forward pass. "none": everything is kept; "layer": each layer's input,
     the rest is recomputed; "save_attention": its attention's output too, so that attention is not computed twice;
+    "save_dots": what each projection gives as well, so that only what lies between them is computed twice;
     "offload": as "layer", and the inputs wait in the host's memory.
     `kernel`: who computes attention. "splash": Pallas on a TPU; "cudnn": a GPU; "xla": anything.
     `ring`: where the sequence is split, keys and values go round a ring instead of being gathered.
@@ -34,12 +37,19 @@ class Compute:
     ring: bool = False
 
 
+def kernel_for(platform: str) -> Kernel:
+    """Who computes attention on devices of a platform, "tpu", "gpu" or "cpu"."""
+    return _KERNELS.get(platform, "xla")
+
+
 def rematerialized(layer: type[nn.Module], remat: Remat) -> type[nn.Module]:
     """A layer under a policy of `Compute.remat`, for use inside a scan."""
     policies = jax.checkpoint_policies
+    attention_out = policies.save_only_these_names(ATTENTION_OUT)
     policy: dict[Remat, Any] = {
         "layer": policies.nothing_saveable,
-        "save_attention": policies.save_only_these_names(ATTENTION_OUT),
+        "save_attention": policies.save_from_both_policies(_is_kernel, attention_out),
+        "save_dots": policies.save_from_both_policies(_is_projection_or_kernel, attention_out),
         "offload": policies.save_and_offload_only_these_names(
             names_which_can_be_saved=[],
             names_which_can_be_offloaded=[LAYER_INPUT],
@@ -48,6 +58,17 @@ def rematerialized(layer: type[nn.Module], remat: Remat) -> type[nn.Module]:
         ),
     }
     return layer if remat == "none" else nn.remat(layer, prevent_cse=False, policy=policy[remat])
+
+
+def _is_kernel(primitive: Any, *_, **__) -> bool:
+    """cuDNN's attention, which names no output of its own."""
+    return primitive.name.startswith("dot_product_attention_fwd")
+
+
+def _is_projection_or_kernel(primitive: Any, *arguments, **options) -> bool:
+    """Products without batch dimensions: all projections, and none of attention's own."""
+    without_batch = jax.checkpoint_policies.dots_with_no_batch_dims_saveable(primitive, *arguments, **options)
+    return bool(without_batch) or _is_kernel(primitive)
 
 
 def name_layer_input(hidden: jax.Array) -> jax.Array:

@@ -6,7 +6,7 @@ from jaxtyping import Array, Float
 
 from mufun_jax import axes
 from mufun_jax.model.compute import DType
-from mufun_jax.model.layers import Projection
+from mufun_jax.model.layers import Projection, gelu
 
 
 class Connector(nn.Module):
@@ -20,5 +20,5 @@ class Connector(nn.Module):
     def __call__(self, features: Float[Array, "B A features"]) -> Float[Array, "B A D"]:
         linear = {"bias": True, "dtype": self.dtype, "batch_axes": (axes.WINDOWS, None), "split": False}
         x = Projection((self.hidden_width,), (axes.FEATURES, axes.MLP), name="linear1", **linear)(features)
-        x = nn.gelu(x, approximate=False)
+        x = gelu(x)
         return Projection((self.width,), (axes.MLP, axes.EMBED), name="linear2", **linear)(x)

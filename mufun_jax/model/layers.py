@@ -77,6 +77,27 @@ def _int8_product(x: jax.Array, kernel: qwix.QArray, contracted: int) -> jax.Arr
     return (product * kernel.scale.reshape(kernel.scale.shape[contracted:])).astype(x.dtype)
 
 
+@jax.custom_vjp
+def gelu(x: Float[Array, "*B D"]) -> Float[Array, "*B D"]:
+    """Exact GELU, x Phi(x), in float32. The backward pass finds x alone, and makes Phi once more."""
+    x32 = x.astype(jnp.float32)
+    return (x32 * _normal_cdf(x32)).astype(x.dtype)
+
+
+def _gelu_backward(x, gradient):
+    x32 = x.astype(jnp.float32)
+    density = jnp.exp(-0.5 * jnp.square(x32)) * (0.5 / jnp.pi) ** 0.5
+    return ((_normal_cdf(x32) + x32 * density) * gradient.astype(jnp.float32)).astype(x.dtype)
+
+
+gelu.defvjp(lambda x: (gelu(x), x), lambda x, gradient: (_gelu_backward(x, gradient),))
+
+
+def _normal_cdf(x: jax.Array) -> jax.Array:
+    """By the error function, as PyTorch: half the work of its complement, which `jax.nn.gelu` takes."""
+    return 0.5 * (1.0 + jax.lax.erf(x * 0.5**0.5))
+
+
 class LayerNorm(nn.Module):
     """Whisper's layer norm: (x - mean) / sqrt(variance + epsilon) times a scale, plus a bias, in float32.
 

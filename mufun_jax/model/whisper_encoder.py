@@ -10,7 +10,7 @@ from mufun_jax import axes
 from mufun_jax.config import CONVOLUTION_STRIDE, EncoderConfig
 from mufun_jax.model.attention import full_attention
 from mufun_jax.model.compute import Compute, name_layer_input, rematerialized
-from mufun_jax.model.layers import LayerNorm, Projection, parameter
+from mufun_jax.model.layers import LayerNorm, Projection, gelu, parameter
 from mufun_jax.model.placement import constrain
 
 _LONGEST_WAVELENGTH = 10_000.0  # of the position table
@@ -35,8 +35,8 @@ class WhisperEncoder(nn.Module):
     @nn.compact
     def __call__(self, log_mel: Float[Array, "B mel_frames M"]) -> Float[Array, "B A features"]:
         config, dtype = self.config, self.compute.dtype
-        hidden = nn.gelu(self._convolution("conv1", axes.MEL, stride=1)(log_mel.astype(dtype)), False)
-        hidden = nn.gelu(self._convolution("conv2", axes.EMBED, CONVOLUTION_STRIDE)(hidden), False)
+        hidden = gelu(self._convolution("conv1", axes.MEL, stride=1)(log_mel.astype(dtype)))
+        hidden = gelu(self._convolution("conv2", axes.EMBED, CONVOLUTION_STRIDE)(hidden))
         table = (axes.FRAMES, axes.EMBED)
         positions = parameter(self, "positions", _fresh_positions, table, (config.frames, config.width))
         hidden = hidden + positions.astype(dtype)
@@ -103,7 +103,7 @@ class EncoderLayer(nn.Module):
 
         x = LayerNorm(dtype, name="mlp_norm")(hidden)
         x = Projection((config.mlp_width,), (axes.EMBED, axes.MLP), bias=True, name="up", **linear)(x)
-        x = nn.gelu(x, approximate=False)
+        x = gelu(x)
         x = Projection((config.width,), (axes.MLP, axes.EMBED), bias=True, name="down", **linear)(x)
         hidden = hidden + x
 

@@ -135,17 +135,28 @@ def _results(called: Computation) -> list[Instruction]:
 
 
 def _read_bytes(program: HloProgram, called: Computation, parameter: Instruction) -> int:
-    """What a fusion reads of one operand: the slices, where it only slices it; nothing where it only passes it on."""
-    whole, elements, waiting = sum(shape.nbytes for shape in parameter.shapes), 0, [parameter]
+    """What a fusion reads of one operand, in bytes."""
+    whole = sum(shape.nbytes for shape in parameter.shapes)
+    return _read_elements(program, called, parameter) * whole // max(1, parameter.shapes[0].size)
+
+
+def _read_elements(program: HloProgram, called: Computation, parameter: Instruction) -> int:
+    """How much a fusion reads of one operand: the slices, where it only slices it; nothing where it only passes it
+    on."""
+    whole, elements, waiting = parameter.shapes[0].size, 0, [parameter]
     while waiting:
         for user in called.users[(source := waiting.pop()).name]:
             if user.opcode == "bitcast" or (_moves_all(program, user) and not user.is_root):
                 waiting.append(user)  # computed only where what follows needs it
             elif user.opcode in ("dynamic-slice", "slice", "gather") and user.operands[0] == source.name:
                 elements += user.shapes[0].size
+            elif user.opcode == "fusion":  # one inside the other
+                inner = program.computations[user.called("calls")]
+                for number in (at for at, name in enumerate(user.operands) if name == source.name):
+                    elements += _read_elements(program, inner, inner.parameters[number])
             elif not _only_passes(user, source):
                 return whole
-    return min(whole, elements * whole // max(1, parameter.shapes[0].size))
+    return min(whole, elements)
 
 
 def _moves_all(program: HloProgram, instruction: Instruction) -> bool:

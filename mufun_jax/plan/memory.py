@@ -101,17 +101,20 @@ def least_bytes(run: RunConfig, stage: StageConfig, remat: str, params: Any) -> 
     saved = positions * model.decoder.layers * _kept_of_layer(model, remat)
     if "encoder" in stage.trained_parts:
         frames = stage.rows * stage.windows / prod(sizes.values()) * model.encoder.frames
-        kept = {"none": 6 * model.encoder.width + model.encoder.mlp_width, "offload": 0}.get(remat, model.encoder.width)
-        saved += frames * model.encoder.layers * kept
+        encoder = model.encoder
+        products = 6 * encoder.width + encoder.mlp_width
+        kept = {"none": products, "save_dots": products, "offload": 0}.get(remat, encoder.width)
+        saved += frames * encoder.layers * kept
     return int(state + saved * jnp.dtype(run.compute_dtype).itemsize)
 
 
 def _kept_of_layer(model: ModelConfig, remat: str) -> int:
-    """Numbers of each position that the backward pass must have of a decoder's layer: its input; without
-    rematerialisation also the operands of its products."""
+    """Numbers of each position that the backward pass must have of a decoder's layer: its input; where
+    products are kept, what they give (or, as many numbers, take) as well."""
     decoder = model.decoder
     heads = 2 * (decoder.heads + decoder.kv_heads) * decoder.head_size
-    return {"none": 2 * decoder.width + heads + 2 * decoder.mlp_width, "offload": 0}.get(remat, decoder.width)
+    products = 2 * decoder.width + heads + 2 * decoder.mlp_width
+    return {"none": products, "save_dots": products, "offload": 0}.get(remat, decoder.width)
 
 
 @lru_cache

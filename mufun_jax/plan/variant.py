@@ -6,7 +6,7 @@ from typing import Literal
 
 from mufun_jax.config import MeshConfig, RunConfig
 
-LEAST_MEMORY_FIRST = ("offload", "layer", "save_attention", "none")
+LEAST_MEMORY_FIRST = ("offload", "layer", "save_attention", "save_dots", "none")
 
 
 @dataclass(frozen=True)
@@ -14,7 +14,7 @@ class Variant:
     """One choice of mesh, rematerialisation policy and rows of the global batch."""
 
     mesh: MeshConfig
-    remat: Literal["none", "layer", "save_attention", "offload"]
+    remat: Literal["none", "layer", "save_attention", "save_dots", "offload"]
     rows: int
 
     def settings(self, stage: str) -> str:

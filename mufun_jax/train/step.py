@@ -12,7 +12,7 @@ from jaxtyping import Array, Float
 from mufun_jax import axes
 from mufun_jax.batch import Batch
 from mufun_jax.config import RunConfig, StageConfig
-from mufun_jax.model.compute import Compute, Kernel
+from mufun_jax.model.compute import Compute, Kernel, kernel_for
 from mufun_jax.model.mufun import MuFunModel
 from mufun_jax.model.placement import constrain
 from mufun_jax.model.vocabulary import TokenLosses
@@ -25,7 +25,6 @@ from mufun_jax.weights.params import Params
 
 Metrics = dict[str, jax.Array]
 TrainStep = Callable[[TrainState, Params, Batch, Any], tuple[TrainState, Metrics]]
-_KERNELS: dict[str, Kernel] = {"tpu": "splash", "gpu": "cudnn", "cuda": "cudnn"}
 
 
 def make_train_step(run: RunConfig, stage: StageConfig, platform: str) -> TrainStep:
@@ -34,7 +33,7 @@ def make_train_step(run: RunConfig, stage: StageConfig, platform: str) -> TrainS
     Frozen parts are constants to it: no gradient, no optimizer state, no backward pass below them. `platform` is that
     of the devices, "tpu", "gpu" or "cpu".
     """
-    kernel = _KERNELS.get(platform, "xla") if run.attention == "auto" else cast(Kernel, run.attention)
+    kernel = kernel_for(platform) if run.attention == "auto" else cast(Kernel, run.attention)
     model = MuFunModel(run.model, Compute(jnp.dtype(run.compute_dtype).type, stage.remat, kernel, run.ring))
     optimizer = make_optimizer(run.optimizer)
 

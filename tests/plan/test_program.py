@@ -184,6 +184,25 @@ def test_bytes_leave_out_fast_memory_and_what_is_only_sliced():
     assert read_program(text, 1).hbm_bytes == 32 + 32 + 32
 
 
+def test_a_slice_in_a_fusion_inside_another_is_all_that_is_read():
+    text = (
+        "HloModule nested\n\n%inner (a: f32[100,8], b: s32[]) -> f32[1,8] {\n"
+        "  %a = f32[100,8]{1,0} parameter(0)\n"
+        "  %b = s32[] parameter(1)\n"
+        "  ROOT %s = f32[1,8]{1,0} dynamic-slice(%a, %b, %b), dynamic_slice_sizes={1,8}\n}\n\n"
+        "%outer (a: f32[100,8], b: s32[]) -> f32[1,8] {\n"
+        "  %a = f32[100,8]{1,0} parameter(0)\n"
+        "  %b = s32[] parameter(1)\n"
+        "  %f = f32[1,8]{1,0} fusion(%a, %b), kind=kLoop, calls=%inner\n"
+        "  ROOT %n = f32[1,8]{1,0} negate(%f)\n}\n\n"
+    ) + entry(
+        "%p = f32[100,8]{1,0} parameter(0)",
+        "%i = s32[]{:S(2)} parameter(1)",
+        "ROOT %z = f32[1,8]{1,0} fusion(%p, %i), kind=kLoop, calls=%outer",
+    ).split("\n\n", 1)[1]
+    assert read_program(text, 1).hbm_bytes == 32 + 32  # the slice is read, and its negative written
+
+
 def test_bytes_of_what_stays_in_fast_memory_are_not_counted():
     text = entry(
         "%p = f32[100]{0} parameter(0)",

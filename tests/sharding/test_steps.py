@@ -50,6 +50,7 @@ OTHER_WAYS = {
     "remat none": on("fsdp=2", "stages.s.remat=none"),
     "remat save_attention": on("fsdp=2", "stages.s.remat=save_attention"),
     "remat save_attention, ring": on("fsdp=2,context=2", "stages.s.remat=save_attention", "ring=True"),
+    "remat save_dots, all axes": on(ALL_AXES, "stages.s.remat=save_dots"),
     "remat offload": on("fsdp=2", "stages.s.remat=offload"),
 }
 SLOW = {
