@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from mufun_jax import commands
+from mufun_jax import commands, plan_command
 from mufun_jax.errors import UserError
 
 app = typer.Typer(
@@ -249,7 +249,7 @@ def plan(
     # Only the stage that is planned need fit the mesh.
     run = load_run_config(config, [*(set_ or []), *([f"curriculum=({stage!r},)"] if stage else [])])
     options = {"slices": slices, "program": program, "weights": weights, "rows": rows}
-    commands.plan(run, stage, topology, search=search, tries=tries, as_json=as_json, **options)
+    plan_command.plan(run, stage, topology, search=search, tries=tries, as_json=as_json, **options)
 
 
 convert_app = typer.Typer(

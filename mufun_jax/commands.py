@@ -3,6 +3,7 @@
 import json
 import sys
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from importlib.resources import files
 from itertools import accumulate
 from pathlib import Path
@@ -18,7 +19,6 @@ if TYPE_CHECKING:  # the library is imported by the commands that need it: `mufu
     from data_pipelines.score_corpus import ScoreCorpusConfig
     from mufun_jax.config import RunConfig
     from mufun_jax.evaluate.run import TaskScore
-    from mufun_jax.plan.plan import Request
     from mufun_jax.sharding.processes import Processes
 
 _output = Console(highlight=False, markup=False)
@@ -164,63 +164,7 @@ def evaluate(
     return scores
 
 
-def plan(
-    run: "RunConfig",
-    stage: str | None,
-    topology: str,
-    *,
-    slices: int = 1,
-    program: Literal["train", "prefill", "decode"] = "train",
-    weights: Literal["bfloat16", "int8"] = "bfloat16",
-    rows: int = 1,
-    search: bool = False,
-    tries: int = 6,
-    as_json: bool = False,
-) -> None:
-    """Compiles for a topology and prints what that says. Raises UserError, after that, for what does not fit."""
-    from mufun_jax.plan.plan import Request, make_plan
-    from mufun_jax.plan.report import does_not_fit, plan_json, plan_report
-    from mufun_jax.plan.search import nearest_fit
-    from mufun_jax.plan.topology import parse_topology
-
-    stage = stage if stage is not None else run.curriculum[-1]
-    request = Request(run, stage, parse_topology(topology, slices), program, weights, rows)
-    request.check()
-    if search:
-        _search_plans(request, tries, as_json=as_json)
-        return
-    with Console(stderr=True).status(f"Compiling for {request.topology.name} (minutes for a large model)"):
-        made = make_plan(request)
-    nearest = None
-    if not made.fits and program == "train" and tries:
-        with progress_bar("Looking for the nearest that fits", stays=False) as advance:
-            nearest = nearest_fit(made, tries, advance)
-    if as_json:
-        refused = {} if made.fits else {"nearest": nearest and plan_json(nearest)}
-        print(json.dumps(plan_json(made) | refused))
-    else:
-        _show(plan_report(made))
-    if not made.fits:
-        raise UserError(does_not_fit(made, nearest))
-
-
-def _search_plans(request: "Request", tries: int, *, as_json: bool) -> None:
-    from mufun_jax.plan.report import search_json, search_report
-    from mufun_jax.plan.search import search
-
-    with progress_bar("Compiling") as advance:
-        found = search(request, tries, advance)
-    if as_json:
-        print(json.dumps(search_json(found)))
-    else:
-        _show(search_report(found))
-    if found.best is None:
-        raise UserError(
-            f"none of the {len(found.plans)} that were compiled fits {request.topology.name}; raise --tries"
-        )
-
-
-def _show(parts: Iterable[Any]) -> None:
+def show(parts: Iterable[Any]) -> None:
     for part in parts:
         _output.print(part, soft_wrap=isinstance(part, str))
 
@@ -342,7 +286,7 @@ def convert_inspect(source: str, taps: str | None, *, tensors: bool, as_json: bo
     if as_json:
         print(json.dumps(found.to_json()))
         return
-    _show(inspection_tables(found, tensors=tensors))
+    show(inspection_tables(found, tensors=tensors))
 
 
 def _say_written(written: Any) -> None:
@@ -387,7 +331,7 @@ def demo(workdir: Path, *, seed: int, quick: bool, workers: int) -> None:
     config = Path(str(files("configs") / "nano.py"))
     run = load_run_config(config, [f"data={data}"])
     if quick:
-        run = load_run_config(config, [f"data={data}", *(f"stages.{name}.steps=2" for name in run.curriculum)])
+        run = replace(run, stages={name: replace(stage, steps=2) for name, stage in run.stages.items()})
     checkpoint = train(run, workdir)
 
     _output.rule("3. What it heard in pieces it was never trained on")

@@ -1,8 +1,10 @@
 """Every jaxtyping shape in the library is checked at run time while the tests run."""
 
+import sys
 import tempfile
 
 import jax
+import pytest
 from jaxtyping import install_import_hook
 
 # Not `mufun_jax.batch`: a Batch also holds rows without their leading axis, and shardings. Its arrays are checked
@@ -17,3 +19,19 @@ from mufun_jax.sharding.mesh import simulate_devices  # noqa: E402
 jax.config.update("jax_compilation_cache_dir", tempfile.mkdtemp(prefix="mufun-test-programs-"))
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
 simulate_devices(MeshConfig(data=2, simulated_devices=2))
+
+
+@pytest.fixture
+def run(monkeypatch, capsys):
+    """Runs `mufun ARGUMENTS` in this process; gives exit code, standard output and standard error."""
+    from mufun_jax import cli
+
+    def call(*arguments):
+        monkeypatch.setattr(sys, "argv", ["mufun", *map(str, arguments)])
+        with pytest.raises(SystemExit) as stop:
+            cli.main()
+            raise SystemExit(0)
+        captured = capsys.readouterr()
+        return stop.value.code or 0, captured.out, captured.err
+
+    return call

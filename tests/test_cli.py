@@ -34,21 +34,6 @@ def checkpoint(corpus, tmp_path_factory):
     return train_curriculum(tiny_run(corpus, "curriculum=('align',)"), tmp_path_factory.mktemp("run"))
 
 
-@pytest.fixture
-def run(monkeypatch, capsys):
-    """Runs `mufun ARGUMENTS` in this process; gives exit code, standard output and standard error."""
-
-    def call(*arguments):
-        monkeypatch.setattr(sys, "argv", ["mufun", *map(str, arguments)])
-        with pytest.raises(SystemExit) as stop:
-            cli.main()
-            raise SystemExit(0)
-        captured = capsys.readouterr()
-        return stop.value.code or 0, captured.out, captured.err
-
-    return call
-
-
 def one_line(err: str) -> str:
     assert err.startswith("error: ")
     assert err.count("\n") == 1, err

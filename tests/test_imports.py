@@ -20,10 +20,10 @@ ORDER = (
     ("weights",),
     ("train", "generate"),
     ("evaluate", "convert", "plan"),
-    ("commands", "cli"),
+    ("commands", "plan_command", "cli"),
 )
 LEVEL = {part: level for level, parts in enumerate(ORDER) for part in parts}
-SIDEWAYS = {("config", "errors"), ("cli", "commands")}
+SIDEWAYS = {("config", "errors"), ("cli", "commands"), ("cli", "plan_command"), ("plan_command", "commands")}
 DATA_PIPELINES_MAY = {"audio", "text", "batch", "config", "errors"}
 MAY_IMPORT_DATA_PIPELINES = {"train", "evaluate", "commands", "cli"}
 SCORES_ONLY = {"music21", "pretty_midi", "tinysoundfont"}

@@ -2,13 +2,13 @@
 
 import json
 import re
-import sys
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import pytest
 
-from mufun_jax import cli, commands
+from mufun_jax import cli, plan_command
 from mufun_jax.config import ConfigError, MeshConfig, RunConfig, StageConfig
 from mufun_jax.plan import plan as plan_module
 from mufun_jax.plan import search as search_module
@@ -63,16 +63,9 @@ def compiler(monkeypatch):
 
 
 @pytest.fixture
-def run(monkeypatch, capsys):
-    def call(*arguments):
-        monkeypatch.setattr(sys, "argv", ["mufun", "plan", *map(str, arguments)])
-        with pytest.raises(SystemExit) as stop:
-            cli.main()
-            raise SystemExit(0)
-        captured = capsys.readouterr()
-        return stop.value.code or 0, captured.out, captured.err
-
-    return call
+def run(run):
+    """Runs `mufun plan ARGUMENTS`."""
+    return partial(run, "plan")
 
 
 def nano(rows: int, *more: object, remat: Any = "layer") -> tuple[object, ...]:
@@ -272,5 +265,7 @@ def test_a_variant_goes_into_the_config_and_comes_back():
 
 
 def test_the_library_can_be_asked_without_the_command_line(compiler):
-    commands.plan(with_variant(tiny_request().run, "long", Variant(MeshConfig(fsdp=4), "layer", 4)), None, "v5e:2x2")
+    plan_command.plan(
+        with_variant(tiny_request().run, "long", Variant(MeshConfig(fsdp=4), "layer", 4)), None, "v5e:2x2"
+    )
     assert len(compiler) == 1
