@@ -45,8 +45,9 @@ class Found:
 def search(request: Request, tries: int, advance: Advance) -> Found:
     """Compiles the `tries` likeliest of all variants of a train step. `advance(done, total, note)` shows progress.
 
-    The order is by a rough time of a row: the model's FLOPs with what is recomputed, and the weights that fsdp gathers
-    and activations that tensor reduces over the links; of each tensor size and policy the best first, then the seconds.
+    The order is by a rough time of a row: the model's FLOPs with what is recomputed, and over the links the weights
+    that fsdp gathers, activations that tensor reduces, keys and values that context shares. Of each size of tensor and
+    context and each policy the best comes first, then the seconds.
     """
     _only_training(request, "--search")
     params = abstract_params(request.run.model)
@@ -99,11 +100,12 @@ def describe(variant: Variant) -> str:
 
 
 def _alternating(ordered: list[Request]) -> list[Request]:
-    """The best of each tensor size and policy, then the second of each, and so on: what differs little waits."""
-    place: Counter[tuple[int, str]] = Counter()
+    """The best of each group, then the second of each, and so on: what differs little waits."""
+    place: Counter[tuple[int, int, str]] = Counter()
     ranked = []
     for order, request in enumerate(ordered):
-        group = (request.variant.mesh.tensor, request.variant.remat)
+        mesh = request.variant.mesh
+        group = (mesh.tensor, mesh.context, request.variant.remat)
         ranked.append((place[group], order, request))
         place[group] += 1
     return [request for _, _, request in sorted(ranked, key=lambda each: each[:2])]
@@ -120,7 +122,7 @@ def _compile(requests: list[Request], advance: Advance) -> list[Plan]:
 
 def _candidates(request: Request) -> Iterator[Request]:
     """All meshes x policies x rows: one row for each of data x fsdp, and powers of two times that."""
-    for mesh in meshes(request.run, request.topology.devices, request.topology.slices):
+    for mesh in meshes(request.run, request.stage.positions, request.topology.devices, request.topology.slices):
         smallest, factor = mesh.data * mesh.fsdp, 1
         while factor <= _LARGEST_ROWS:
             for remat in LEAST_MEMORY_FIRST:
@@ -138,7 +140,7 @@ def _neighbours(request: Request) -> Iterator[Request]:
     while rows % 2 == 0 and (rows // 2) % smallest == 0:
         rows //= 2
         choices += [replace(variant, rows=rows), *(replace(variant, rows=rows, remat=policy) for policy in stricter)]
-    wide = list(meshes(request.run, request.topology.devices, request.topology.slices))
+    wide = list(meshes(request.run, request.stage.positions, request.topology.devices, request.topology.slices))
     for mesh in sorted(wide, key=lambda mesh: (mesh.tensor, mesh.data)):
         if mesh != variant.mesh and mesh.data == request.topology.slices and mesh.tensor <= tensor:
             rows = min(variant.rows, mesh.data * mesh.fsdp)
@@ -174,9 +176,12 @@ def _rough_seconds(request: Request, params: Any) -> float:
     gathered = 3 * weights / mesh.tensor / links if mesh.fsdp > 1 else 0.0
     across = 2 * weights / mesh.tensor / mesh.fsdp / chip.network_bandwidth if topology.slices > 1 else 0.0
     rows = request.stage.rows / (mesh.data * mesh.fsdp)
-    activation = rows * request.stage.positions * model.decoder.width * 2
+    activation = rows * request.stage.positions / mesh.context * model.decoder.width * 2
     reduced = 12 * model.decoder.layers * activation / (2 * chip.link_bandwidth) if mesh.tensor > 1 else 0.0
-    return max(computing, gathered) + reduced + across
+    decoder = model.decoder
+    keys_and_values = 2 * decoder.layers * decoder.kv_heads * decoder.head_size / mesh.tensor
+    shared = 3 * rows * request.stage.positions * keys_and_values * 2 / links if mesh.context > 1 else 0.0
+    return max(computing, gathered) + reduced + shared + across
 
 
 def _only_training(request: Request, what: str) -> None:

@@ -2,10 +2,12 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from itertools import product
 from typing import Literal
 
 from mufun_jax.config import MeshConfig, RunConfig
 
+_LEAST_POSITIONS = 2048  # of a row on each device, where context splits it
 LEAST_MEMORY_FIRST = ("offload", "layer", "save_attention", "save_dots", "none")
 
 
@@ -37,14 +39,18 @@ def with_variant(run: RunConfig, stage_name: str, variant: Variant) -> RunConfig
     return replace(run, stages={stage_name: stage}, mesh=variant.mesh, curriculum=(stage_name,))
 
 
-def meshes(run: RunConfig, devices: int, slices: int) -> Iterator[MeshConfig]:
-    """Meshes of so many devices whose axes the model divides over: key/value heads over tensor, positions whole."""
+def meshes(run: RunConfig, positions: int, devices: int, slices: int) -> Iterator[MeshConfig]:
+    """Meshes of so many devices whose axes the model divides over: key/value heads over tensor, and over context
+    sequences of which each device still has thousands of positions."""
     in_slice = devices // slices
-    for tensor in _divisors(in_slice):
-        if run.model.decoder.kv_heads % tensor or tensor > 8:
+    for tensor, context in product(_divisors(in_slice), repeat=2):
+        if run.model.decoder.kv_heads % tensor or tensor > 8 or in_slice % (tensor * context):
             continue
-        for data in _divisors(in_slice // tensor):
-            yield MeshConfig(data=data * slices, fsdp=in_slice // tensor // data, tensor=tensor)
+        if context > max(1, positions // _LEAST_POSITIONS):
+            continue
+        rows = in_slice // tensor // context
+        for data in _divisors(rows):
+            yield MeshConfig(data=data * slices, fsdp=rows // data, tensor=tensor, context=context)
 
 
 def _divisors(number: int) -> list[int]:

@@ -21,7 +21,7 @@ from mufun_jax.plan.program import Program
 from mufun_jax.plan.report import plan_json
 from mufun_jax.plan.search import nearest_fit, nearest_topology, search
 from mufun_jax.plan.topology import parse_topology
-from mufun_jax.plan.variant import LEAST_MEMORY_FIRST, Variant, variant_of, with_variant
+from mufun_jax.plan.variant import LEAST_MEMORY_FIRST, Variant, meshes, variant_of, with_variant
 from mufun_jax.weights.params import abstract_params, count_params
 from tests.tiny import param_shapes, tiny_decoder, tiny_encoder, tiny_model
 
@@ -227,6 +227,13 @@ def test_a_search_leaves_out_what_cannot_fit(compiler):
     found = search(replace(request, run=replace(request.run, model=large)), 50, lambda *_: None)
     assert found.pruned > 0
     assert all(variant.mesh.data < 4 for variant in compiler)
+
+
+def test_long_sequences_are_split_over_context_too():
+    run = tiny_request().run
+    assert {mesh.context for mesh in meshes(run, 64, 8, 1)} == {1}
+    assert {mesh.context for mesh in meshes(run, 4 * 2048, 8, 1)} == {1, 2, 4}
+    assert all(mesh.data * mesh.fsdp * mesh.tensor * mesh.context == 8 for mesh in meshes(run, 8192, 8, 1))
 
 
 def test_only_training_is_searched():
