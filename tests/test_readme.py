@@ -149,7 +149,8 @@ def test_a_plan_of_the_readme_is_possible(command):
     only = [f"curriculum=({option['--stage']!r},)"] if "--stage" in option else []
     run = load_run_config(ROOT / option["--config"], [*settings, *only])
     kind: Any = option.get("--program", "train")
-    request = Request(run, run.curriculum[-1], parse_topology(option["--topology"]), kind)
+    topology = parse_topology(option["--topology"], int(option.get("--slices", 1)))
+    request = Request(run, run.curriculum[-1], topology, kind)
     if "--search" not in words:
         request.check()
 
