@@ -12,9 +12,8 @@ from jaxtyping import Array, Bool, Float, Int
 from mufun_jax import axes
 from mufun_jax.model import context, splash
 from mufun_jax.model.compute import ATTENTION_OUT, Compute
+from mufun_jax.model.head_groups import MASKED, by_kv_head, by_position
 from mufun_jax.model.placement import axis_size, on_each_device, spec_of
-
-MASKED = -1e30  # instead of minus infinity, whose differences are not numbers
 
 
 def packed_attention(
@@ -134,15 +133,13 @@ def _product(equation: str, x: jax.Array, y: jax.Array) -> jax.Array:
 
 def _by_kv_head(x: Float[Array, "B L N H"], kv_heads: int) -> Float[Array, "B K M H"]:
     """Queries of all heads that share a key, one head after the other: M = N / K x L."""
-    B, L, N, H = x.shape
-    return x.reshape(B, L, kv_heads, N // kv_heads, H).transpose(0, 2, 3, 1, 4).reshape(B, kv_heads, -1, H)
+    return by_kv_head(x, kv_heads).reshape(x.shape[0], kv_heads, -1, x.shape[3])
 
 
 def _by_position(x: Float[Array, "B K M H"], shape: tuple[int, ...]) -> Float[Array, "B L N H"]:
     """The inverse of `_by_kv_head`."""
-    B, L, N, H = shape
-    K = x.shape[1]
-    return x.reshape(B, K, N // K, L, H).transpose(0, 3, 1, 2, 4).reshape(B, L, N, H)
+    batch, length, heads, size = shape
+    return by_position(x.reshape(batch, x.shape[1], heads // x.shape[1], length, size))
 
 
 def packed_causal_mask(

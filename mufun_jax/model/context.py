@@ -19,10 +19,10 @@ from jax.ad_checkpoint import checkpoint_name
 from jaxtyping import Array, Float, Int
 
 from mufun_jax.model.compute import ATTENTION_OUT
+from mufun_jax.model.head_groups import MASKED, by_kv_head, by_position
 from mufun_jax.model.placement import axis_size
 
 AXIS = "context"
-_MASKED = -1e30
 
 
 def zigzag(length: int, shards: int) -> np.ndarray:
@@ -82,7 +82,7 @@ def _ring(queries, keys, values, segment_ids):
 
 
 def _ring_forward(queries, keys, values, segment_ids):
-    grouped = _by_kv_head(queries, keys.shape[2])
+    grouped = by_kv_head(queries, keys.shape[2])
     batch, kv_heads, group, length, size = grouped.shape
     mine = (local_positions(length), segment_ids)
 
@@ -99,9 +99,9 @@ def _ring_forward(queries, keys, values, segment_ids):
         return (_pass_on((keys, values, theirs)), (new_highest, total, mixed)), None
 
     shape = (batch, kv_heads, group, length)
-    start = (jnp.full(shape, _MASKED, jnp.float32), jnp.zeros(shape), jnp.zeros((*shape, size)))
+    start = (jnp.full(shape, MASKED, jnp.float32), jnp.zeros(shape), jnp.zeros((*shape, size)))
     (_, (highest, total, mixed)), _ = jax.lax.scan(visit, ((keys, values, mine), start), length=axis_size(AXIS))
-    out = checkpoint_name(_by_position(mixed / total[..., None]).astype(queries.dtype), ATTENTION_OUT)
+    out = checkpoint_name(by_position(mixed / total[..., None]).astype(queries.dtype), ATTENTION_OUT)
     log_total = checkpoint_name(highest + jnp.log(total), ATTENTION_OUT)
     return out, (queries, keys, values, segment_ids, out, log_total)
 
@@ -109,8 +109,8 @@ def _ring_forward(queries, keys, values, segment_ids):
 def _ring_backward(residuals, gradient):
     queries, keys, values, segment_ids, out, log_total = residuals
     kv_heads = keys.shape[2]
-    grouped, d_out = _by_kv_head(queries, kv_heads), _by_kv_head(gradient, kv_heads)
-    mean = jnp.sum(d_out.astype(jnp.float32) * _by_kv_head(out, kv_heads).astype(jnp.float32), axis=-1)
+    grouped, d_out = by_kv_head(queries, kv_heads), by_kv_head(gradient, kv_heads)
+    mean = jnp.sum(d_out.astype(jnp.float32) * by_kv_head(out, kv_heads).astype(jnp.float32), axis=-1)
     mine = (local_positions(queries.shape[1]), segment_ids)
     scale = queries.shape[-1] ** -0.5
     product = partial(jnp.einsum, preferred_element_type=jnp.float32)
@@ -128,7 +128,7 @@ def _ring_backward(residuals, gradient):
     zeros = jnp.zeros(keys.shape, jnp.float32)
     start = ((keys, values, mine, zeros, zeros), jnp.zeros(grouped.shape, jnp.float32))
     ((_, _, _, d_keys, d_values), d_queries), _ = jax.lax.scan(visit, start, length=axis_size(AXIS))
-    return _by_position(d_queries).astype(queries.dtype), d_keys.astype(keys.dtype), d_values.astype(values.dtype), None
+    return by_position(d_queries).astype(queries.dtype), d_keys.astype(keys.dtype), d_values.astype(values.dtype), None
 
 
 _ring.defvjp(_ring_forward, _ring_backward)
@@ -138,7 +138,7 @@ def _logits(grouped, keys, mine, theirs) -> Float[Array, "B K group L C"]:
     (positions, segments), (key_positions, key_segments) = mine, theirs
     seen = (key_positions <= positions[:, None]) & (segments[:, :, None] == key_segments[:, None, :])
     logits = jnp.einsum("BKGLH,BCKH->BKGLC", grouped, keys, preferred_element_type=jnp.float32)
-    return jnp.where(seen[:, None, None], logits * keys.shape[-1] ** -0.5, _MASKED)
+    return jnp.where(seen[:, None, None], logits * keys.shape[-1] ** -0.5, MASKED)
 
 
 def _pass_on(visitors: Any) -> Any:
@@ -147,13 +147,3 @@ def _pass_on(visitors: Any) -> Any:
         return visitors
     ring = [(device, (device + 1) % shards) for device in range(shards)]
     return jax.tree.map(lambda x: jax.lax.ppermute(x, AXIS, ring), visitors)
-
-
-def _by_kv_head(x: Float[Array, "B L N H"], kv_heads: int) -> Float[Array, "B K group L H"]:
-    batch, length, heads, size = x.shape
-    return x.reshape(batch, length, kv_heads, heads // kv_heads, size).transpose(0, 2, 3, 1, 4)
-
-
-def _by_position(x: Float[Array, "B K group L H"]) -> Float[Array, "B L N H"]:
-    batch, kv_heads, group, length, size = x.shape
-    return x.transpose(0, 3, 1, 2, 4).reshape(batch, length, kv_heads * group, size)

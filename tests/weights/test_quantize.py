@@ -19,7 +19,6 @@ from mufun_jax.model.presets import preset
 from mufun_jax.sharding.mesh import inference_mesh
 from mufun_jax.text.tokenizer import load_tokenizer
 from mufun_jax.weights.model_folder import load_model, load_params, open_model_folder, save_model
-from mufun_jax.weights.params import abstract_params
 from mufun_jax.weights.quantize import contracted_axes, quantized_bytes
 from tests.parity.reference_model import ReferenceModel
 from tests.released_folder import small_model, write_released
@@ -141,7 +140,6 @@ def test_the_8b_model_fits_one_chip_of_16_gb():
         sum(leaf.size for leaf in jax.tree.leaves(decoder["layers"]) if leaf.ndim > 2) + decoder["head"]["kernel"].size
     )
     assert whole - stored == pytest.approx(matrices, rel=2e-3), "a byte less for each number, and some scales"
-    assert abstract_params(config) is not None
 
 
 def test_an_int8_model_is_not_saved(wide, tmp_path):
