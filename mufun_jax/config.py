@@ -28,6 +28,7 @@ from mufun_jax.errors import ConfigError, nearest
 
 Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
 Training = Literal["full", "frozen", "lora"]
+Remat = Literal["none", "layer", "save_attention", "save_dots", "offload"]
 Config = TypeVar("Config")
 _STRICT = ConfigDict(extra="forbid")
 
@@ -145,9 +146,9 @@ class StageConfig:
     warmup_fraction: Fraction = 0.03  # of the steps, linear; then cosine to zero
     template: Literal["train", "warmup"] = "train"
     accumulate: PositiveInt = 1  # parts that the rows are taken in, one after the other, for one step
-    # What the backward pass finds of each layer: everything, its input, its attention's output too, or its input in
-    # the host's memory. The less, the more is computed again.
-    remat: Literal["none", "layer", "save_attention", "save_dots", "offload"] = "layer"
+    # What the backward pass finds of each layer: everything, its input, its attention's output too, what all
+    # its projections give too, or its input in the host's memory. The less, the more is computed again.
+    remat: Remat = "layer"
     encoder: Training = "full"
     connector: Training = "full"
     decoder: Training = "full"

@@ -8,8 +8,9 @@ import jax
 import jax.numpy as jnp
 from jax.ad_checkpoint import checkpoint_name
 
+from mufun_jax.config import Remat
+
 DType = jnp.dtype | type
-Remat = Literal["none", "layer", "save_attention", "save_dots", "offload"]
 Kernel = Literal["xla", "splash", "cudnn"]
 
 _KERNELS: dict[str, Kernel] = {"tpu": "splash", "gpu": "cudnn", "cuda": "cudnn"}

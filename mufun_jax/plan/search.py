@@ -19,13 +19,8 @@ from mufun_jax.plan.variant import LEAST_MEMORY_FIRST, Variant, meshes, with_var
 from mufun_jax.weights.params import abstract_params
 
 Advance = Callable[..., None]
-_RECOMPUTED = {
-    "none": 3.0,
-    "save_dots": 3.1,
-    "save_attention": 3.9,
-    "layer": 4.0,
-    "offload": 4.0,
-}  # forward passes that a step costs
+# Forward passes that a step costs.
+_RECOMPUTED = {"none": 3.0, "save_dots": 3.1, "save_attention": 3.9, "layer": 4.0, "offload": 4.0}
 _LARGEST_ROWS = 8  # times the smallest batch, one row for each of data x fsdp
 
 

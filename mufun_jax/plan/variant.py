@@ -3,9 +3,8 @@
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from itertools import product
-from typing import Literal
 
-from mufun_jax.config import MeshConfig, RunConfig
+from mufun_jax.config import MeshConfig, Remat, RunConfig
 
 _LEAST_POSITIONS = 2048  # of a row on each device, where context splits it
 LEAST_MEMORY_FIRST = ("offload", "layer", "save_attention", "save_dots", "none")
@@ -16,7 +15,7 @@ class Variant:
     """One choice of mesh, rematerialisation policy and rows of the global batch."""
 
     mesh: MeshConfig
-    remat: Literal["none", "layer", "save_attention", "save_dots", "offload"]
+    remat: Remat
     rows: int
 
     def settings(self, stage: str) -> str:

@@ -3,8 +3,8 @@
     python -m tests.benchmarks.accelerator --model mufun_0_6b --config configs/mufun_8b.py --stage finetune_long \\
         --set "mesh={'fsdp': 1}" --set stages.finetune_long.rows=1 --set stages.finetune_long.remat=none
 
-Weights are random and rows are packed as training packs them: one example of the stage's windows, and short ones to
-the end of the row. The batch goes to the devices in each step, as in training. MFU is `mufun_jax.plan.model_flops` over
+Weights are random and rows are packed as training packs them: a song of all windows but one, and an example of the
+last. The batch goes to the devices in each step, as in training. MFU is `mufun_jax.plan.model_flops` over
 the time of the step and the bfloat16 peak of the devices.
 """
 
@@ -27,6 +27,7 @@ from mufun_jax.config import RunConfig, StageConfig, load_run_config
 from mufun_jax.model.attention import full_attention, packed_attention
 from mufun_jax.model.compute import Compute, kernel_for
 from mufun_jax.model.presets import preset
+from mufun_jax.plan.chips import CHIPS, GIB
 from mufun_jax.plan.model_flops import train_flops
 from mufun_jax.sharding.local_rows import LocalRows
 from mufun_jax.sharding.mesh import make_mesh
@@ -36,9 +37,11 @@ from mufun_jax.train.step import compile_train_step, make_train_step
 from mufun_jax.weights.params import count_params, init_params
 from tests.benchmarks.step_batch import make_batch
 
-# Dense bfloat16 FLOPs a second, of the makers' data sheets.
-PEAKS = {"H100": 989.4e12, "H200": 989.4e12, "A100": 312e12, "TPU v4": 275e12, "TPU v5 lite": 197e12, "TPU v5": 459e12}
-GIB = 2**30
+# Dense bfloat16 FLOPs a second by a part of the device's kind; of GPUs by their maker's data sheets.
+TPUS = {"TPU v4": "v4", "TPU v5 lite": "v5e", "TPU v5": "v5p", "TPU v6 lite": "v6e", "TPU7x": "tpu7x"}
+PEAKS = {"H100": 989.4e12, "H200": 989.4e12, "A100": 312e12} | {
+    kind: CHIPS[name].peak_flops for kind, name in TPUS.items()
+}
 WARMUP, PROFILED = 3, 2  # steps
 COSTS = 5
 AGREEMENT = 1e-2  # relative, of attention in bfloat16 with attention in float32
@@ -52,10 +55,9 @@ def peak_of(device: Any) -> float:
     raise SystemExit(f"the peak of {device.device_kind!r} is not in PEAKS; there are {', '.join(PEAKS)}")
 
 
-def row_of(stage: StageConfig, tokens_per_window: int) -> list[int]:
-    """Windows of the examples of a row: a whole song, and examples of one window while there is room."""
-    windows = stage.windows - 1
-    return [windows, *[1] * min(1, (stage.positions - windows * tokens_per_window) // tokens_per_window)]
+def row_of(stage: StageConfig) -> list[int]:
+    """Windows of the examples of a row: all but one in a song, and a short example."""
+    return [stage.windows - 1, 1]
 
 
 def check_attention(run: RunConfig, console: Console) -> None:
@@ -97,7 +99,7 @@ class Steps:
 
     def __init__(self, run: RunConfig, stage: StageConfig) -> None:
         self.mesh = make_mesh(run.mesh)
-        self.batch = make_batch(run.model, stage, [row_of(stage, run.model.encoder.tokens_per_window)] * stage.rows, 0)
+        self.batch = make_batch(run.model, stage, [row_of(stage)] * stage.rows, 0)
         params = init_params(run.model, self.mesh, 0)
         self.parameters = count_params(params)
         _, frozen = split_params(params, stage.trained_parts)
@@ -154,8 +156,6 @@ def kernel_seconds(steps: Steps) -> Iterator[tuple[str, float]]:
                 if not re.search(r"/device:(GPU|TPU):0", plane.name):
                     continue
                 for line in plane.lines:
-                    if line.name in ("XLA Modules", "Steps", "XLA TraceMe", "Framework Ops", "Source", "Launch Stats"):
-                        continue
                     if line.name.startswith("Stream") or line.name == "XLA Ops":
                         for event in line.events:
                             stats = dict(event.stats)
