@@ -15,7 +15,7 @@ import jax
 import numpy as np
 from absl import flags
 from grain.multiprocessing import MultiprocessingOptions
-from jaxtyping import Int32
+from jaxtyping import Float32, Int32
 
 from data_pipelines.encode import Budget, ExampleEncoder
 from data_pipelines.pack import build_row, pack_rows
@@ -84,6 +84,7 @@ class _PlannedBatch:
     rows: list[PackedRow]
     examples: Int32[np.ndarray, " R"]
     dropped_windows: Int32[np.ndarray, " R"]
+    seconds: Float32[np.ndarray, " R"]
     next: Place
 
 
@@ -119,8 +120,14 @@ class _BatchPlan(grain.MapDataset[_PlannedBatch]):
         rows += [[]] * (self._rows_a_batch - len(rows))
         sets = self._data.sets
         dropped = [sum(int(sets[chosen].dropped_windows[example]) for chosen, example in row) for row in rows]
-        examples = np.array([len(row) for row in rows], np.int32)
-        return _PlannedBatch([rows[row] for row in self._read], examples, np.array(dropped, np.int32), after)
+        heard = [sum(float(sets[chosen].seconds[example]) for chosen, example in row) for row in rows]
+        return _PlannedBatch(
+            rows=[rows[row] for row in self._read],
+            examples=np.array([len(row) for row in rows], np.int32),
+            dropped_windows=np.array(dropped, np.int32),
+            seconds=np.array(heard, np.float32),
+            next=after,
+        )
 
     def __getstate__(self) -> dict[str, Any]:  # a lock is not sent to workers
         return self.__dict__ | {"_lock": None, "_rows": None, "_next": 0}
@@ -143,12 +150,19 @@ class _BuildBatch:
         for row in planned.rows:
             examples = [self.data.sets[chosen].load(number, encoder) for chosen, number in row]
             rows.append(
-                build_row(examples, encoder.budget, encoder.encoder.window_samples, encoder.encoder.tokens_per_window)
+                build_row(
+                    examples,
+                    encoder.budget,
+                    encoder.encoder.window_samples,
+                    encoder.encoder.tokens_per_window,
+                    [chosen for chosen, _ in row],
+                )
             )
         return {
             "batch": jax.tree.map(lambda *fields: np.stack(fields), *rows),
             "examples": planned.examples,
             "dropped_windows": planned.dropped_windows,
+            "audio_seconds": planned.seconds,
             "next": np.array(astuple(planned.next)),
         }
 
@@ -156,8 +170,8 @@ class _BuildBatch:
 class Batches(Iterator[dict[str, Any]]):
     """The rows `read` of each batch of `total`. `get_state` says where the next batch begins; `set_state` goes there.
 
-    Each element is `{"batch": Batch, "examples": [total], "dropped_windows": [total]}`: the batch has the rows `read`
-    only, the counts are of all rows, the same on every process. The state does not depend on processes or workers:
+    Each element is a dict: `batch`, with the rows `read` only; and of all rows, the same on every process, `examples`,
+    `dropped_windows` and `audio_seconds`, each [total]. The state does not depend on processes or workers:
     another number of them goes on with the same batches.
     """
 

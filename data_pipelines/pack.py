@@ -41,8 +41,17 @@ def pack_rows(sizes: Int[np.ndarray, "examples 3"], budget: Budget) -> list[list
     return [sorted(row) for row in sorted(rows, key=min)]
 
 
-def build_row(examples: Sequence[EncodedExample], budget: Budget, window_samples: int, tokens_per_window: int) -> Batch:
-    """One row of a Batch (fields without their leading R). Without examples it is empty: it teaches nothing."""
+def build_row(
+    examples: Sequence[EncodedExample],
+    budget: Budget,
+    window_samples: int,
+    tokens_per_window: int,
+    sets: Sequence[int] | None = None,
+) -> Batch:
+    """One row of a Batch (fields without their leading R). Without examples it is empty: it teaches nothing.
+
+    `sets`: of each example the set it is from, by its place in the mixture; without, the first.
+    """
     L, W, T = budget.positions, budget.windows, budget.targets
     row = Batch(
         tokens=np.zeros(L, np.int32),
@@ -54,6 +63,7 @@ def build_row(examples: Sequence[EncodedExample], budget: Budget, window_samples
         target_index=np.full(T, -1, np.int32),
         targets=np.zeros(T, np.int32),
         target_weights=np.zeros(T, np.float32),
+        target_set=np.zeros(T, np.int32),
     )
     position = window = target = 0
     for segment, example in enumerate(examples, 1):
@@ -69,5 +79,6 @@ def build_row(examples: Sequence[EncodedExample], budget: Budget, window_samples
         row.target_index[targets_at] = example.target_index + position
         row.targets[targets_at] = example.targets
         row.target_weights[targets_at] = 1.0
+        row.target_set[targets_at] = sets[segment - 1] if sets is not None else 0
         position, window, target = at.stop, window + len(example.samples), targets_at.stop
     return row

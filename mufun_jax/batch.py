@@ -9,6 +9,7 @@ A row holds one or several examples, told apart by `segment_ids`:
     segment_ids [ 1    1   1     1   1  1  1    1  1           1  1      1           1      0 ]
     target_index  [9, 10, 11, -1, …]        (the positions that predict)
     targets       [D, major, <|im_end|>, …] (what they must predict)
+    target_set    [1, 1, 1, 0, …]           (which set of the mixture the example is from)
 """
 
 from typing import Any
@@ -32,3 +33,4 @@ class Batch:
     target_index: Int32[Array, "R T"]  # positions whose next token is a target, -1 unused
     targets: Int32[Array, "R T"]  # that next token
     target_weights: Float[Array, "R T"]  # 0 where unused
+    target_set: Int32[Array, "R T"]  # place in the stage's mixture of the set that the example is from; 0 where unused

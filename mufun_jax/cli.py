@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 import typer
 
 from mufun_jax import commands, plan_command
-from mufun_jax.errors import UserError
+from mufun_jax.errors import StoppedRunError, UserError, exit_code
 
 app = typer.Typer(
     help="MuFun listens to whole songs and answers in text. Start with `mufun demo`.",
@@ -39,6 +39,9 @@ def main() -> None:
             raise
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)
+    except StoppedRunError as error:
+        print(error, file=sys.stderr)
+        sys.exit(exit_code(error))
     except OSError as error:  # a path too long, a folder that may not be read: the system's own words are one line
         if len(arguments) < len(sys.argv) - 1:
             raise
@@ -144,16 +147,22 @@ def train(
     distributed: Annotated[
         bool, typer.Option("--distributed", envvar="MUFUN_DISTRIBUTED", help="Find these three: TPU pods, SLURM.")
     ] = False,
+    profile: Annotated[
+        str | None, typer.Option(metavar="FIRST:LAST", help="Profile the steps after FIRST up to LAST, of all stages.")
+    ] = None,
 ) -> None:
     """Train a curriculum of stages, or go on with one that was stopped. The model is in WORKDIR/checkpoint.
 
     On several hosts, the same command on each, with `--distributed` on a TPU pod.
+
+    SIGTERM and Ctrl-C save before they stop; SIGUSR1 profiles the next five steps, in WORKDIR/profile. Exit codes: 0
+    done, 2 a mistake that you can mend, 75 stopped by SIGTERM (start it again), 130 by Ctrl-C.
     """
     from mufun_jax.config import load_run_config
     from mufun_jax.sharding.processes import Processes
 
     joining = Processes(coordinator, processes, process, distributed)
-    commands.train(load_run_config(config, set_ or []), workdir, joining)
+    commands.train(load_run_config(config, set_ or []), workdir, joining, commands.read_steps(profile))
 
 
 @app.command()

@@ -5,7 +5,6 @@ import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from importlib.resources import files
-from itertools import accumulate
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -20,6 +19,7 @@ if TYPE_CHECKING:  # the library is imported by the commands that need it: `mufu
     from mufun_jax.config import RunConfig
     from mufun_jax.evaluate.run import TaskScore
     from mufun_jax.sharding.processes import Processes
+    from mufun_jax.train.profiler import Steps
 
 _output = Console(highlight=False, markup=False)
 SCORE_CORPUS = "score-corpus"  # as a source of `mufun prepare`
@@ -88,55 +88,24 @@ def _on_disk(out: str, what: str) -> str:
     return out
 
 
-def train(run: "RunConfig", workdir: Path, processes: "Processes | None" = None) -> Path:
+def train(
+    run: "RunConfig", workdir: Path, processes: "Processes | None" = None, profile: "Steps | None" = None
+) -> Path:
     """Trains the curriculum, on several processes where `processes` says so; returns the model folder."""
     from mufun_jax.config import to_json
     from mufun_jax.sharding.mesh import simulate_devices
     from mufun_jax.sharding.processes import Processes, check_same, is_first, joined
+    from mufun_jax.train.curriculum import train_curriculum
+    from mufun_jax.train_view import TrainView
 
     simulate_devices(run.mesh)
     with joined(processes or Processes()):
         check_same(json.dumps(to_json(run)), "config")
-        folder = _train(run, workdir, is_first())
+        with TrainView(hidden=not is_first()) as view:
+            folder = train_curriculum(run, workdir, view.callbacks, profile=profile)
         if is_first():
             _output.print(f"The model is in {folder}", soft_wrap=True)
     return folder
-
-
-def _train(run: "RunConfig", workdir: Path, shown: bool) -> Path:
-    """Trains the curriculum; where `shown`, under a progress bar, and with a line a stage."""
-    from mufun_jax.train.curriculum import StageSummary, train_curriculum
-
-    before: dict[str, int] = {}
-    total = 0
-
-    def on_plan(steps: dict[str, int]) -> None:
-        nonlocal total
-        before.update(zip(steps, accumulate(steps.values(), initial=0), strict=False))
-        total = sum(steps.values())
-        advance(0, total, "compiling")
-
-    def on_stage(stage: StageSummary) -> None:
-        _output.print(
-            f"{stage.name:<15} {stage.steps:>5} steps   loss {stage.loss_start:6.3f} -> {stage.loss_end:6.3f}   "
-            f"{stage.trainable:>11,} trainable parameters   {stage.seconds:6.1f} s",
-            soft_wrap=True,
-        )
-
-    with progress_bar("Training", hidden=not shown) as advance:
-        return train_curriculum(
-            run,
-            workdir,
-            on_step=lambda stage, step, of, metrics: advance(
-                before[stage] + step, total, f"{stage} {step}/{of}, loss {metrics['loss']:.3f}"
-            ),
-            on_stage=on_stage,
-            on_load=lambda done, size, _: advance(0, total, f"loading the model, {done / size:.0%}"),
-            on_measure=lambda stage, done, records: advance(
-                before.get(stage, 0), total or None, f"measuring the data of {stage}, {done / records:.0%}"
-            ),
-            on_plan=on_plan,
-        )
 
 
 def evaluate(
@@ -300,6 +269,18 @@ def _layers(text: str | None) -> tuple[int, ...] | None:
     if len(text) > 1000 or not all(word.strip().isdecimal() for word in text.split(",")):
         raise UserError(f"--taps {text}: write the layers as numbers with commas, for instance 0,7,15,32")
     return tuple(int(word) for word in text.split(","))
+
+
+def read_steps(text: str | None) -> "Steps | None":
+    """`10:15` of --profile: the steps 11 to 15."""
+    from mufun_jax.train.profiler import Steps
+
+    if text is None:
+        return None
+    first, _, last = text.partition(":")
+    if not (first.isdecimal() and last.isdecimal() and int(first) < int(last)):
+        raise UserError(f"--profile {text}: write FIRST:LAST, for instance 10:15")
+    return Steps(int(first), int(last))
 
 
 def read_bytes(text: str, option: str) -> int:

@@ -201,10 +201,55 @@ class LoraConfig:
 
 @dataclass(frozen=True, config=_STRICT)
 class CheckpointConfig:
-    """How often the whole state of training is saved, and how many saves are kept."""
+    """When the whole state of training is saved, and which saves are kept: all that one of the rules keeps.
+
+    The end of every stage is saved and kept.
+    """
 
     every_steps: PositiveInt = 500
-    keep: PositiveInt = 2
+    every_minutes: PositiveFloat = 30.0  # since the last save, whatever the steps
+    keep: PositiveInt = 2  # the newest
+    keep_every: PositiveInt | None = None  # also those whose step, of all stages, divides by this
+    keep_best: NonNegativeInt = 1  # also those of least evaluation loss, if the run has an evaluation
+
+
+@dataclass(frozen=True, config=_STRICT)
+class EvaluationConfig:
+    """The loss on prepared sets that nothing trains on, while training."""
+
+    mixture: dict[str, PositiveFloat]  # prepared set -> how often it comes
+    every_steps: PositiveInt = 500  # of all stages; a checkpoint is saved with it
+    batches: PositiveInt = 8  # of the stage's shape, always the same ones
+
+    def __post_init__(self) -> None:
+        if not self.mixture:
+            raise ValueError("evaluation.mixture is empty: name a prepared set and its weight")
+
+
+@dataclass(frozen=True, config=_STRICT)
+class GuardConfig:
+    """What is done about a step whose loss or gradient cannot be right."""
+
+    policy: Literal["stop", "rollback"] = "stop"  # rollback: on from the last checkpoint, without that batch
+    norm_factor: Annotated[float, Field(gt=1.0)] = 20.0  # a gradient norm that many times the median is bad
+    window: PositiveInt = 100  # steps of the running median
+    most_skipped: PositiveInt = 10  # batches of the whole run; one more stops it
+
+
+@dataclass(frozen=True, config=_STRICT)
+class WatchConfig:
+    """When a process that does not move is named, and when the run is ended so that it can be started again."""
+
+    stall_minutes: PositiveFloat = 4.0
+    end_minutes: PositiveFloat = 20.0
+
+
+@dataclass(frozen=True, config=_STRICT)
+class DashboardConfig:
+    """Where metrics go beside WORKDIR/metrics.jsonl."""
+
+    tensorboard: bool = True  # WORKDIR/tensorboard
+    wandb_project: str | None = None  # of Weights & Biases; None: nothing is sent
 
 
 @dataclass(frozen=True, config=_STRICT)
@@ -219,6 +264,10 @@ class RunConfig:
     mesh: MeshConfig = MeshConfig()
     optimizer: OptimizerConfig = OptimizerConfig()
     checkpoint: CheckpointConfig = CheckpointConfig()
+    evaluation: EvaluationConfig | None = None
+    guard: GuardConfig = GuardConfig()
+    watch: WatchConfig = WatchConfig()
+    dashboards: DashboardConfig = DashboardConfig()
     compute_dtype: Literal["float32", "bfloat16"] = "bfloat16"
     # Parameters while they train. With bfloat16, the optimizer keeps them in float32 beside.
     param_dtype: Literal["float32", "bfloat16"] = "float32"

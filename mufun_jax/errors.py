@@ -33,6 +33,25 @@ class CheckpointError(UserError):
     """A checkpoint folder is missing, incomplete or does not fit."""
 
 
+RESTART = 75  # the exit code of a run that should be started again as it is: EX_TEMPFAIL of sysexits.h
+_INTERRUPTED = 130  # that of Ctrl-C by custom: not to be started again
+
+
+class StoppedRunError(Exception):
+    """A training run was told to stop, has saved what it had, and will go on from there when it is started again."""
+
+    def __init__(self, message: str, signal_name: str):
+        super().__init__(message)
+        self.exit_code = _INTERRUPTED if signal_name == "SIGINT" else RESTART
+
+
+def exit_code(error: BaseException) -> int:
+    """Of a command that ends with an error: 2 for a mistake of the user's, else 1, or what the error says."""
+    if isinstance(error, StoppedRunError):
+        return error.exit_code
+    return 2 if isinstance(error, UserError | OSError) else 1
+
+
 def nearest(word: str, choices: list[str]) -> str:
     """` (did you mean 'x'?)` for the choice nearest to a misspelt word, or an empty string."""
     import difflib

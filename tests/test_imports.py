@@ -20,6 +20,7 @@ ORDER = (
     ("weights",),
     ("train", "generate"),
     ("evaluate", "convert", "plan"),
+    ("train_view",),
     ("commands", "plan_command", "cli"),
 )
 LEVEL = {part: level for level, parts in enumerate(ORDER) for part in parts}

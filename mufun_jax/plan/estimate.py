@@ -16,9 +16,9 @@ experience with large dense models on TPUs (MaxText's performance tables; "How t
 from dataclasses import dataclass
 from math import fsum
 
-from mufun_jax.plan.chips import Chip
 from mufun_jax.plan.network import Network
 from mufun_jax.plan.program import Program, Region
+from mufun_jax.sharding.chips import Chip
 
 MATMUL_EFFICIENCY = 0.8  # of the peak, in large products
 ATTENTION_EFFICIENCY = 0.5  # of the peak, in attention kernels, whose softmax the matrix unit waits for

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 
 from mufun_jax.axes import MESH_AXES
 from mufun_jax.config import ModelConfig, OptimizerConfig, RunConfig, StageConfig
-from mufun_jax.plan.chips import GIB
+from mufun_jax.sharding.chips import GIB
 from mufun_jax.sharding.rules import partition_spec
 from mufun_jax.train.optimizer import make_optimizer
 

@@ -13,10 +13,10 @@ from jax.sharding import Mesh
 
 from mufun_jax.config import RunConfig, StageConfig
 from mufun_jax.errors import ConfigError, nearest
+from mufun_jax.model.flops import ModelFlops, decode_flops, prefill_flops, train_flops
 from mufun_jax.plan.estimate import Estimate, estimate, utilization
 from mufun_jax.plan.inference import Weights, abstract_cache, check_rows, lower_decode, lower_prefill, served_params
 from mufun_jax.plan.memory import Memory, bytes_per_device, memory_of, memory_refused
-from mufun_jax.plan.model_flops import ModelFlops, decode_flops, prefill_flops, train_flops
 from mufun_jax.plan.network import Network
 from mufun_jax.plan.program import Program, read_program
 from mufun_jax.plan.topology import Topology, check_mesh, make_topology_mesh

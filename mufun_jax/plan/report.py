@@ -5,10 +5,10 @@ from typing import Any
 from rich import box
 from rich.table import Table
 
-from mufun_jax.plan.chips import GIB
 from mufun_jax.plan.estimate import ATTENTION_EFFICIENCY, MATMUL_EFFICIENCY, MEMORY_EFFICIENCY, Estimate, RegionTime
 from mufun_jax.plan.plan import Plan
 from mufun_jax.plan.search import Found, describe, nearest_topology
+from mufun_jax.sharding.chips import GIB
 
 _LONGEST_LIST = 12  # regions that a table shows, the slowest
 

@@ -10,9 +10,9 @@ import jax
 from pydantic import ValidationError
 
 from mufun_jax.errors import ConfigError
+from mufun_jax.model.flops import train_flops
 from mufun_jax.plan.estimate import MATMUL_EFFICIENCY
 from mufun_jax.plan.memory import least_bytes
-from mufun_jax.plan.model_flops import train_flops
 from mufun_jax.plan.plan import Plan, Request, make_plan
 from mufun_jax.plan.topology import Topology, nearest_mesh, parse_topology, slice_shapes
 from mufun_jax.plan.variant import LEAST_MEMORY_FIRST, Variant, meshes, with_variant

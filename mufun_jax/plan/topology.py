@@ -15,7 +15,7 @@ from jax.sharding import Mesh
 from mufun_jax.axes import MESH_AXES
 from mufun_jax.config import MeshConfig
 from mufun_jax.errors import ConfigError, UserError, nearest
-from mufun_jax.plan.chips import CHIPS, Chip
+from mufun_jax.sharding.chips import CHIPS, Chip
 from mufun_jax.sharding.mesh import mesh_of
 
 # libtpu looks for a TPU host round it; these say that there is none, and let other processes compile too.

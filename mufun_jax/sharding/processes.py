@@ -19,13 +19,15 @@ import jax
 import numpy as np
 from jax.experimental import multihost_utils
 
-from mufun_jax.errors import ConfigError, UserError
+from mufun_jax.errors import ConfigError, UserError, exit_code
 
 # What clouds' firewalls leave open between the hosts of a TPU pod. Since jax 0.8.1 its own default is 8482, which they
 # block: all hosts would wait for one another for ever.
 _TPU_PORT = "8476"
 _OWN_PORTS = ("SLURM_JOB_ID", "OMPI_MCA_orte_hnp_uri")  # there jax derives a port from the job's number
 _JOIN_SECONDS = 300
+_SILENT_SECONDS = 30  # after which a process that sends no heartbeat is taken for dead, and all end
+_LONGEST_FAULT = 400  # bytes
 
 
 @dataclass(frozen=True)
@@ -71,15 +73,13 @@ def joined(processes: Processes) -> Iterator[None]:
         UserError: the coordinator does not answer, its port is taken, or no pod was found.
     """
     if processes.distributed or processes.coordinator is not None:
-        # Else gRPC's side of jax takes SIGTERM for itself, and a process that is told to end goes on.
-        jax.config.update("jax_enable_preemption_service", False)
         jax.config.update("jax_cpu_collectives_implementation", "gloo")
         _join(processes)
     try:
         yield
     except BaseException as error:
         if jax.distributed.is_initialized():
-            atexit.register(_leave, 2 if isinstance(error, UserError | OSError) else 1)
+            atexit.register(_leave, exit_code(error))
         raise
 
 
@@ -98,6 +98,28 @@ def check_same(text: str, what: str) -> None:
     if different:
         numbers = ", ".join(map(str, different))
         raise ConfigError(f"process {numbers} of {len(others)} has another {what} than process 0: give all the same")
+
+
+def wait_for_all(what: str) -> None:
+    """Collective. Returns when all processes have come here."""
+    if jax.process_count() > 1:
+        multihost_utils.sync_global_devices(what)
+
+
+def first_fault(fault: str | None) -> str | None:
+    """Collective. What this process found, or that another process found something; None where none of them did."""
+    if jax.process_count() == 1:
+        return fault
+    text = np.zeros(_LONGEST_FAULT, np.uint8)
+    said = np.frombuffer((fault or "").encode()[:_LONGEST_FAULT], np.uint8)
+    text[: len(said)] = said
+    found = (bytes(np.asarray(row).tolist()).rstrip(b"\0") for row in multihost_utils.process_allgather(text))
+    return next((one.decode(errors="replace") for one in found if one), None)
+
+
+def said_by_first(yes: bool) -> bool:
+    """Collective. What process 0 was given."""
+    return yes if jax.process_count() == 1 else bool(multihost_utils.broadcast_one_to_all(np.array(yes)))
 
 
 def check_shared(folder: Path) -> None:
@@ -127,7 +149,7 @@ def _join(processes: Processes) -> None:
             if not any(name in os.environ for name in _OWN_PORTS):
                 os.environ.setdefault("JAX_COORDINATOR_PORT", _TPU_PORT)
             print("looking for the other processes of this pod", file=sys.stderr, flush=True)
-            jax.distributed.initialize(initialization_timeout=_JOIN_SECONDS)
+            jax.distributed.initialize(initialization_timeout=_JOIN_SECONDS, heartbeat_timeout_seconds=_SILENT_SECONDS)
         else:
             who = f"process {processes.number} of {processes.count}"
             waiting = f"{who}: waiting for the others at {processes.coordinator}, {_JOIN_SECONDS} s at most"
@@ -139,6 +161,7 @@ def _join(processes: Processes) -> None:
                 processes.count,
                 processes.number,
                 initialization_timeout=_JOIN_SECONDS,
+                heartbeat_timeout_seconds=_SILENT_SECONDS,
                 cluster_detection_method="deactivate",
             )
     except (ValueError, RuntimeError) as error:  # jax says no more than that with these

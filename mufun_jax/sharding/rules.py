@@ -79,6 +79,7 @@ def batch_shardings(mesh: Mesh) -> Batch:
         target_index=by_row,
         targets=by_row,
         target_weights=by_row,
+        target_set=by_row,
     )
 
 

@@ -36,5 +36,6 @@ def abstract_batch(model: ModelConfig, stage: StageConfig, mesh: Mesh) -> Batch:
         target_index=by_target,
         targets=by_target,
         target_weights=jax.ShapeDtypeStruct((R, T), jnp.float32),
+        target_set=by_target,
     )
     return with_shardings(batch, batch_shardings(mesh))

@@ -1,5 +1,6 @@
 """The state of training: what trains, its optimizer's state and the step, born in their shardings."""
 
+from dataclasses import replace
 from typing import Any
 
 import flax.struct
@@ -16,6 +17,9 @@ from mufun_jax.train.optimizer import make_optimizer
 from mufun_jax.weights.params import Params, abstract_params
 
 LORA = "lora"  # the adapters, among what trains
+
+
+Saved = dict[str, Any]  # of a checkpoint: "step", "weights" and "frozen" in float32, "opt_state"
 
 
 @flax.struct.dataclass
@@ -72,6 +76,12 @@ def abstract_state(run: RunConfig, stage: StageConfig, mesh: Mesh) -> tuple[Trai
     return TrainState(step, _shapes_as(trained, run.param_dtype), trained, opt_state), frozen
 
 
+def abstract_saved(run: RunConfig, stage: StageConfig, mesh: Mesh) -> Saved:
+    """What a checkpoint of a stage holds, as shapes in their shardings."""
+    state, frozen = abstract_state(replace(run, param_dtype="float32", compute_dtype="float32"), stage, mesh)
+    return to_save(state, frozen)
+
+
 def precise_and_in_use(frozen: Params, dtype: str) -> tuple[Params, Params]:
     """Frozen parts as they are kept, float32 in the host's memory, and as the step takes them, in `dtype`.
 
@@ -101,6 +111,19 @@ def finish_stage(run: RunConfig, state: TrainState, frozen: Params) -> Params:
     trained = dict(state.weights)
     adapters = trained.pop(LORA, {})
     return {**merge(jax.tree.map(_on_devices, frozen), adapters, run.lora), **trained}
+
+
+def to_save(state: TrainState, frozen: Params) -> Saved:
+    """What a checkpoint holds: the same whatever the dtype of parameters in training."""
+    return {"step": state.step, "weights": state.weights, "opt_state": state.opt_state, "frozen": frozen}
+
+
+def from_saved(saved: Saved, param_dtype: str) -> tuple[TrainState, Params]:
+    """State and frozen parts as they were, for training in a dtype."""
+    weights = saved["weights"]
+    if param_dtype == "float32":
+        return TrainState(saved["step"], weights, None, saved["opt_state"]), saved["frozen"]
+    return TrainState(saved["step"], cast(weights, param_dtype), weights, saved["opt_state"]), saved["frozen"]
 
 
 def cast(params: Params, dtype: str) -> Params:

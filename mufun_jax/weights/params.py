@@ -55,4 +55,5 @@ def _smallest_batch(config: ModelConfig) -> Batch:
         target_index=jnp.zeros((1, 1), jnp.int32),
         targets=jnp.zeros((1, 1), jnp.int32),
         target_weights=jnp.ones((1, 1), jnp.float32),
+        target_set=jnp.zeros((1, 1), jnp.int32),
     )

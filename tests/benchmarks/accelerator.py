@@ -4,7 +4,7 @@
         --set "mesh={'fsdp': 1}" --set stages.finetune_long.rows=1 --set stages.finetune_long.remat=none
 
 Weights are random and rows are packed as training packs them: a song of all windows but one, and an example of the
-last. The batch goes to the devices in each step, as in training. MFU is `mufun_jax.plan.model_flops` over
+last. The batch goes to the devices in each step, as in training. MFU is `mufun_jax.model.flops` over
 the time of the step and the bfloat16 peak of the devices.
 """
 
@@ -26,9 +26,9 @@ from rich.console import Console
 from mufun_jax.config import RunConfig, StageConfig, load_run_config
 from mufun_jax.model.attention import full_attention, packed_attention
 from mufun_jax.model.compute import Compute, kernel_for
+from mufun_jax.model.flops import train_flops
 from mufun_jax.model.presets import preset
-from mufun_jax.plan.chips import CHIPS, GIB
-from mufun_jax.plan.model_flops import train_flops
+from mufun_jax.sharding.chips import GIB, PEAKS, peak_flops
 from mufun_jax.sharding.local_rows import LocalRows
 from mufun_jax.sharding.mesh import make_mesh
 from mufun_jax.sharding.rules import sharding_context
@@ -37,11 +37,6 @@ from mufun_jax.train.step import compile_train_step, make_train_step
 from mufun_jax.weights.params import count_params, init_params
 from tests.benchmarks.step_batch import make_batch
 
-# Dense bfloat16 FLOPs a second by a part of the device's kind; of GPUs by their maker's data sheets.
-TPUS = {"TPU v4": "v4", "TPU v5 lite": "v5e", "TPU v5": "v5p", "TPU v6 lite": "v6e", "TPU7x": "tpu7x"}
-PEAKS = {"H100": 989.4e12, "H200": 989.4e12, "A100": 312e12} | {
-    kind: CHIPS[name].peak_flops for kind, name in TPUS.items()
-}
 WARMUP, PROFILED = 3, 2  # steps
 COSTS = 5
 AGREEMENT = 1e-2  # relative, of attention in bfloat16 with attention in float32
@@ -49,9 +44,9 @@ AGREEMENT = 1e-2  # relative, of attention in bfloat16 with attention in float32
 
 def peak_of(device: Any) -> float:
     """FLOPs a second. Raises SystemExit for a device that is not in the table."""
-    for name, peak in PEAKS.items():
-        if name in device.device_kind:
-            return peak
+    peak = peak_flops(device.device_kind)
+    if peak is not None:
+        return peak
     raise SystemExit(f"the peak of {device.device_kind!r} is not in PEAKS; there are {', '.join(PEAKS)}")
 
 

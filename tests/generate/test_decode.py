@@ -62,6 +62,7 @@ def all_logits(params, prompts: Prompts, tokens):
         target_index=everywhere,
         targets=tokens,
         target_weights=jnp.ones((rows, length), jnp.float32),
+        target_set=jnp.zeros((rows, length), jnp.int32),
     )
     return MODEL.apply({"params": params}, batch)
 

@@ -158,7 +158,7 @@ def test_gradients_of_the_loss():
 
     def loss_of(params):
         tokens: Any = model.apply({"params": params}, batch, method=MuFunModel.losses)
-        return weighted_sums(tokens, batch.target_weights)[0] / batch.target_weights.sum()
+        return weighted_sums(tokens, batch.target_weights, batch.target_set, 1)[0] / batch.target_weights.sum()
 
     loss, gradients = jax.jit(jax.value_and_grad(loss_of))(params_of(reference))
     assert abs(float(loss) - expected.item()) < TOLERANCE * expected.item()

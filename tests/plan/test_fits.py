@@ -12,11 +12,11 @@ import pytest
 
 import mufun_jax
 from mufun_jax.config import load_run_config
-from mufun_jax.plan.chips import GIB
 from mufun_jax.plan.plan import Plan, Request, make_plan
 from mufun_jax.plan.proof import attention_kernels, gathered_outside_loops, holds_array, reductions
 from mufun_jax.plan.report import plan_json
 from mufun_jax.plan.topology import parse_topology
+from mufun_jax.sharding.chips import GIB
 
 CONFIGS = Path(mufun_jax.__file__).parent.parent / "configs"
 FREE = 0.08  # of a chip's memory, at least

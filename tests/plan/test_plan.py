@@ -10,12 +10,12 @@ import pytest
 
 from mufun_jax import cli, plan_command
 from mufun_jax.config import ConfigError, MeshConfig, RunConfig, StageConfig
+from mufun_jax.model.flops import train_flops
 from mufun_jax.plan import plan as plan_module
 from mufun_jax.plan import search as search_module
 from mufun_jax.plan.estimate import Estimate, RegionTime
 from mufun_jax.plan.hlo import parse_hlo
 from mufun_jax.plan.memory import Memory, least_bytes, memory_refused
-from mufun_jax.plan.model_flops import train_flops
 from mufun_jax.plan.plan import Plan, Request
 from mufun_jax.plan.program import Program
 from mufun_jax.plan.report import plan_json

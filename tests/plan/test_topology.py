@@ -5,8 +5,8 @@ import pytest
 from mufun_jax.config import MeshConfig
 from mufun_jax.errors import ConfigError, UserError
 from mufun_jax.plan import topology as topology_module
-from mufun_jax.plan.chips import CHIPS
 from mufun_jax.plan.topology import check_mesh, make_topology_mesh, nearest_mesh, parse_topology, slice_shapes
+from mufun_jax.sharding.chips import CHIPS
 
 
 @pytest.mark.parametrize(

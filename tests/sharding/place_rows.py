@@ -25,7 +25,16 @@ def whole_batch() -> Batch:
     by_row = by_position[:, :3]
     samples = np.arange(ROWS * 3 * 5, dtype=np.int16).reshape(ROWS, 3, 5)
     return Batch(
-        by_position, by_position, by_position, by_position, samples, by_row > 0, by_row, by_row, by_row.astype("f")
+        by_position,
+        by_position,
+        by_position,
+        by_position,
+        samples,
+        by_row > 0,
+        by_row,
+        by_row,
+        by_row.astype("f"),
+        by_row,
     )
 
 

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from mufun_jax.errors import CheckpointError, ConfigError, ManifestError
-from mufun_jax.train import curriculum as curriculum_module
-from mufun_jax.train.curriculum import train_curriculum
-from mufun_jax.train.loop import NotFiniteError
+from mufun_jax.train import stage_run
+from mufun_jax.train.curriculum import Callbacks, train_curriculum
+from mufun_jax.train.guard import BadStepError
 from mufun_jax.train.metrics import read_metrics
 from mufun_jax.weights.model_folder import load_model, open_model_folder
 from tests.train.tiny_run import tiny_run, write_tiny_corpus
@@ -43,7 +43,7 @@ def parameters(workdir):
 def test_stages_run_in_the_order_of_the_curriculum(corpus, tmp_path):
     run = tiny_run(corpus)
     summaries = []
-    train_curriculum(run, tmp_path, on_stage=summaries.append)
+    train_curriculum(run, tmp_path, Callbacks(on_stage=summaries.append))
     assert [summary.name for summary in summaries] == ["warmup", "align", "long"]
     assert [line[0] for line in losses(tmp_path)] == list(range(1, 1 + sum(s.steps for s in summaries)))
     connector, everything = summaries[0].trainable, summaries[1].trainable
@@ -61,7 +61,7 @@ def test_a_killed_run_goes_on_bit_for_bit(corpus, undisturbed, tmp_path, kill_af
             raise KilledError
 
     with pytest.raises(KilledError):
-        train_curriculum(tiny_run(corpus), tmp_path, on_step=kill)
+        train_curriculum(tiny_run(corpus), tmp_path, Callbacks(on_step=kill))
     train_curriculum(tiny_run(corpus), tmp_path)
     assert losses(tmp_path) == losses(undisturbed)
     jax.tree.map(np.testing.assert_array_equal, parameters(tmp_path), parameters(undisturbed))
@@ -71,7 +71,7 @@ def test_a_finished_run_is_not_trained_again(corpus, undisturbed):
     before = losses(undisturbed)
     params = parameters(undisturbed)
     steps = []
-    train_curriculum(tiny_run(corpus), undisturbed, on_step=lambda *step: steps.append(step))
+    train_curriculum(tiny_run(corpus), undisturbed, Callbacks(on_step=lambda *step: steps.append(step)))
     assert steps == []
     assert losses(undisturbed) == before
     jax.tree.map(np.testing.assert_array_equal, parameters(undisturbed), params)
@@ -98,7 +98,7 @@ def test_frozen_parts_do_not_change_by_a_bit(corpus, tmp_path):
 
 
 def test_a_loss_that_is_not_finite_stops_the_run_and_names_the_step(corpus, tmp_path):
-    with pytest.raises(NotFiniteError, match=r"stage align, step \d+: (loss|gradient_norm) is (nan|inf)"):
+    with pytest.raises(BadStepError, match=r"stage align, step \d+: (loss|gradient_norm) is (nan|inf)"):
         train_curriculum(tiny_run(corpus, "stages.align.learning_rate=1e38", "curriculum=('align',)"), tmp_path)
     assert all(math.isfinite(line["loss"]) for line in read_metrics(tmp_path / "metrics.jsonl"))
 
@@ -130,8 +130,8 @@ def test_errors_before_anything_is_trained(corpus, tmp_path):
 
 def test_stages_with_the_same_trained_parts_share_one_program(corpus, tmp_path, monkeypatch):
     compiled = []
-    original = curriculum_module.compile_train_step
-    monkeypatch.setattr(curriculum_module, "compile_train_step", lambda *args: compiled.append(args) or original(*args))
+    original = stage_run.compile_train_step
+    monkeypatch.setattr(stage_run, "compile_train_step", lambda *args: compiled.append(args) or original(*args))
     train_curriculum(tiny_run(corpus), tmp_path)
     assert len(compiled) == 2
 
@@ -148,7 +148,7 @@ def test_a_run_begins_from_a_model_and_its_card_says_so(corpus, undisturbed, tmp
     settings = ("curriculum=('align',)", "stages.align.steps=1", "stages.align.learning_rate=1e-30")
     run = tiny_run(corpus, f"initial_model={start}", *settings)
     loaded = []
-    train_curriculum(run, tmp_path, on_load=lambda *call: loaded.append(call))
+    train_curriculum(run, tmp_path, Callbacks(on_load=lambda *call: loaded.append(call)))
     assert loaded[-1][0] == loaded[-1][1] == 4 * sum(leaf.size for leaf in jax.tree.leaves(parameters(tmp_path)))
     jax.tree.map(np.testing.assert_array_equal, parameters(tmp_path), parameters(undisturbed))
     origin = open_model_folder(tmp_path / "checkpoint").config.origin
@@ -170,5 +170,5 @@ def test_what_could_not_be_replaced_at_the_end_is_found_at_the_start(corpus, tmp
     (tmp_path / "checkpoint" / "thesis.tex").write_text("")
     steps = []
     with pytest.raises(CheckpointError, match=r"holds thesis.tex"):
-        train_curriculum(tiny_run(corpus), tmp_path, on_step=lambda *step: steps.append(step))
+        train_curriculum(tiny_run(corpus), tmp_path, Callbacks(on_step=lambda *step: steps.append(step)))
     assert steps == []

@@ -14,7 +14,7 @@ from mufun_jax.errors import ConfigError
 from mufun_jax.model.mufun import MuFunModel
 from mufun_jax.model.vocabulary import TokenLosses
 from mufun_jax.sharding.mesh import inference_mesh, make_mesh
-from mufun_jax.train.curriculum import train_curriculum
+from mufun_jax.train.curriculum import Callbacks, train_curriculum
 from mufun_jax.train.lora import init_adapters, merge, scaled
 from mufun_jax.train.metrics import read_metrics
 from mufun_jax.weights.model_folder import load_model, open_model_folder
@@ -58,6 +58,7 @@ def batch() -> Batch:
         target_index=np.arange(length, dtype=np.int32)[None],
         targets=tokens[1],
         target_weights=np.ones((1, length), np.float32),
+        target_set=np.zeros((1, length), np.int32),
     )
     return jax.tree.map(jnp.asarray, parts)
 
@@ -121,7 +122,7 @@ def test_a_run_with_adapters_resumes_bit_for_bit_and_ends_in_plain_weights(corpu
 
     whole = train_curriculum(run, tmp_path / "whole")
     with pytest.raises(KilledError):
-        train_curriculum(run, tmp_path / "killed", on_step=kill)
+        train_curriculum(run, tmp_path / "killed", Callbacks(on_step=kill))
     killed = train_curriculum(run, tmp_path / "killed")
     of_whole, of_killed = (
         [line["loss"] for line in read_metrics(folder.parent / "metrics.jsonl")] for folder in (whole, killed)

@@ -8,8 +8,8 @@ import pytest
 
 from mufun_jax.batch import Batch
 from mufun_jax.config import ModelConfig, StageConfig
+from mufun_jax.model.flops import decode_flops, forward_flops, train_flops
 from mufun_jax.model.mufun import MuFunModel
-from mufun_jax.plan.model_flops import decode_flops, forward_flops, train_flops
 from mufun_jax.plan.program import read_program
 from mufun_jax.train.abstract import abstract_batch
 from mufun_jax.train.state import split_params

@@ -98,3 +98,14 @@ CHIPS = {
         ),
     )
 }
+
+# Dense bfloat16 FLOPs a second by a part of what JAX calls the device; of GPUs by their maker's data sheets.
+_TPUS = {"TPU v4": "v4", "TPU v5 lite": "v5e", "TPU v5": "v5p", "TPU v6 lite": "v6e", "TPU7x": "tpu7x"}
+PEAKS = {"H100": 989.4e12, "H200": 989.4e12, "A100": 312e12} | {
+    kind: CHIPS[name].peak_flops for kind, name in _TPUS.items()
+}
+
+
+def peak_flops(device_kind: str) -> float | None:
+    """FLOPs a second of one device in bfloat16 matrix products; None where it is not known, as of a CPU."""
+    return next((peak for name, peak in PEAKS.items() if name in device_kind), None)

@@ -1,0 +1,65 @@
+"""Metrics for dashboards: TensorBoard in `WORKDIR/tensorboard`; Weights & Biases where the config names a project."""
+
+import secrets
+from pathlib import Path
+from typing import Any
+
+from mufun_jax.config import DashboardConfig, to_json
+from mufun_jax.errors import ConfigError
+from mufun_jax.sharding.processes import is_first
+
+_PLACES = ("stage", "step", "global_step", "skipped")
+
+
+class Dashboards:
+    """Writes each step's numbers, on process 0.
+
+    Raises ConfigError where Weights & Biases is asked for and is not installed.
+    """
+
+    def __init__(self, workdir: Path, config: DashboardConfig, run: Any, resume_after: int):
+        self._tensorboard = self._wandb = None
+        if not is_first():
+            return
+        if config.tensorboard:
+            from tensorboardX import SummaryWriter
+
+            self._tensorboard = SummaryWriter(str(workdir / "tensorboard"), purge_step=resume_after + 1, flush_secs=30)
+        if config.wandb_project is not None:
+            self._wandb = _start_wandb(workdir, config.wandb_project, run)
+
+    def write(self, line: dict[str, Any]) -> None:
+        numbers = {f"train/{name}": value for name, value in line.items() if isinstance(value, int | float)}
+        numbers |= {f"loss_of/{name}": loss for name, loss in line.get("loss_of", {}).items()}
+        numbers = {name: value for name, value in numbers.items() if name.partition("/")[2] not in _PLACES}
+        if self._tensorboard is not None:
+            for name, value in numbers.items():
+                self._tensorboard.add_scalar(name, value, line["global_step"])
+        if self._wandb is not None:
+            self._wandb.log({**numbers, "stage": line["stage"]}, step=line["global_step"])
+
+    def flush(self) -> None:
+        if self._tensorboard is not None:
+            self._tensorboard.flush()
+
+    def close(self) -> None:
+        if self._tensorboard is not None:
+            self._tensorboard.close()
+        if self._wandb is not None:
+            self._wandb.finish()
+
+
+def _start_wandb(workdir: Path, project: str, run: Any) -> Any:
+    """The run of this workdir on Weights & Biases, gone on with where it was begun."""
+    try:
+        import wandb
+    except ImportError:
+        raise ConfigError(
+            "dashboards.wandb_project needs Weights & Biases: pip install wandb, or leave the key out"
+        ) from None
+    name_file = workdir / "wandb-run"
+    if not name_file.is_file():
+        name_file.write_text(secrets.token_hex(8))
+    return wandb.init(
+        project=project, dir=workdir, id=name_file.read_text(), resume="allow", config=to_json(run), save_code=False
+    )
