@@ -5,6 +5,8 @@ import shutil
 import signal
 import subprocess
 import time
+from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -13,11 +15,14 @@ from tests.launch.fake_cloud import ROOT
 
 
 @pytest.fixture
-def host(tmp_path) -> Path:
-    """The script where tpu_vm.sh unpacks it."""
+def host(tmp_path) -> Iterator[Path]:
+    """The script where tpu_vm.sh unpacks it. What still runs when a test has failed is stopped."""
     launch = tmp_path / "mufun" / "code" / "launch"
     launch.mkdir(parents=True)
-    return Path(shutil.copy(ROOT / "launch" / "tpu_vm_host.sh", launch))
+    yield Path(shutil.copy(ROOT / "launch" / "tpu_vm_host.sh", launch))
+    pid = tmp_path / "mufun" / "run" / "pid"
+    with suppress(ProcessLookupError, FileNotFoundError):
+        os.killpg(int(pid.read_text()), signal.SIGKILL)
 
 
 def call(*words: object) -> subprocess.CompletedProcess[str]:
