@@ -8,10 +8,15 @@
 # Each process is told by MUFUN_COORDINATOR, MUFUN_PROCESSES and MUFUN_PROCESS where the others are, and who it is;
 # `mufun train` reads them. Process 0 prints here; the others into WORKDIR/processes (of `--workdir WORKDIR` in the
 # command; else into a temporary folder). When one process fails, the others are ended, and the exit code is the first
-# one's; 130 after Ctrl-C, 143 after SIGTERM, both of which are passed on. --dry-run prints what would run.
+# one's. Ctrl-C and SIGTERM are passed on; the processes then have 60 s (LOCAL_POD_SAVE_SECONDS) in which to save, and the
+# exit code is 75 where process 0 ended with that ("saved: start me again"), else 130 or 143. --dry-run prints what would
+# run.
 set -euo pipefail
 
-GRACE=5 # seconds from the signal that ends a process to the one that kills it
+# Seconds from the signal that ends a process to the one that kills it:
+GRACE=5                                  # when another process has failed, and a checkpoint cannot be saved any more
+SAVE_GRACE=${LOCAL_POD_SAVE_SECONDS:-60} # when the launcher is told to end, and a checkpoint can
+SAVED=75                                 # how `mufun train` ends when it was told to and has saved
 
 fail() {
     echo "local_pod.sh: $1" >&2
@@ -79,23 +84,33 @@ alive() {
     return 1
 }
 
-# Ends all that still runs, with what it has started: first by a signal, after GRACE seconds for good.
+# Ends all that still runs, with what it has started: first by signal $1, after $2 seconds for good.
 end_all() {
     local pid tenths
     trap '' INT TERM
     for pid in ${pids[@]+"${pids[@]}"}; do kill -s "$1" -- "-$pid" 2>/dev/null || true; done
-    for ((tenths = 0; tenths < GRACE * 10; tenths++)); do
+    for ((tenths = 0; tenths < $2 * 10; tenths++)); do
         alive || return 0
         sleep 0.1
     done
     for pid in "${pids[@]}"; do kill -s KILL -- "-$pid" 2>/dev/null || true; done
 }
-trap 'end_all INT; exit 130' INT
-trap 'end_all TERM; exit 143' TERM
+
+# Passes signal $1 on, and ends with process 0's code where that one saved, else with code $2.
+told_to_end() {
+    local number code
+    end_all "$1" "$SAVE_GRACE"
+    while read -r -t 0.1 number code <&3; do
+        if [ "$number $code" = "0 $SAVED" ]; then exit "$SAVED"; fi
+    done
+    exit "$2"
+}
+trap 'told_to_end INT 130' INT
+trap 'told_to_end TERM 143' TERM
 
 run() {
     local code=0
-    trap - INT TERM
+    trap : INT TERM # the whole group gets them: this shell must live to say how the command ended
     "$@" 3>&- || code=$?
     echo "$MUFUN_PROCESS $code" >&3
 }
@@ -119,7 +134,7 @@ stop() {
         echo "local_pod.sh: the end of $logs/process-$number.log:" >&2
         tail -n 20 "$logs/process-$number.log" >&2
     fi
-    end_all TERM
+    end_all TERM "$GRACE"
     exit "$code"
 }
 

@@ -17,6 +17,14 @@ def launch(*arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run([LAUNCHER, *arguments], capture_output=True, text=True, check=False, timeout=120)
 
 
+def start(folder: Path, setting: str, **environment: str) -> subprocess.Popen[bytes]:
+    """Two processes that last, which have said their number in a folder; `setting` is what each does first."""
+    command = f"{setting}; echo $$ > {folder}/$MUFUN_PROCESS; while true; do sleep 0.1; done"
+    running = subprocess.Popen([LAUNCHER, "2", "bash", "-c", command], env=os.environ | environment)
+    wait_until(lambda: all((folder / number).is_file() and (folder / number).read_text() for number in "01"))
+    return running
+
+
 def is_running(pid_file: Path) -> bool:
     """Whether the process with the number in a file lives (a zombie, which nobody here would reap, does not)."""
     stat = Path("/proc") / pid_file.read_text().strip() / "stat"
@@ -61,14 +69,21 @@ def test_signals_are_passed_on_and_what_stays_is_killed(tmp_path, sent, name, co
     """Process 1 ends itself when it is told to; process 0 listens to SIGINT only."""
     told = f"trap 'echo told > {tmp_path}/told; exit 0' {name}"
     trap = f"if [ $MUFUN_PROCESS = 1 ]; then {told}; else trap '' TERM; fi"
-    running = subprocess.Popen(
-        [LAUNCHER, "2", "bash", "-c", f"{trap}; echo $$ > {tmp_path}/$MUFUN_PROCESS; while true; do sleep 0.1; done"]
-    )
-    wait_until(lambda: all((tmp_path / number).is_file() and (tmp_path / number).read_text() for number in "01"))
+    running = start(tmp_path, trap, LOCAL_POD_SAVE_SECONDS="2")
     os.kill(running.pid, sent)
-    assert running.wait(timeout=60) == code
+    assert running.wait(timeout=30) == code, "it would have had 60 s"
     assert (tmp_path / "told").read_text() == "told\n"
     wait_until(lambda: not is_running(tmp_path / "0"))
+
+
+@pytest.mark.parametrize(("sent", "code"), [(signal.SIGTERM, 75), (signal.SIGINT, 130)])
+def test_what_is_told_to_end_may_save(tmp_path, sent, code):
+    """Longer than what is ended because another failed; and process 0 says whether it has saved."""
+    trap = f"trap 'sleep 8; echo saved >> {tmp_path}/saved; exit {code}' INT TERM"
+    running = start(tmp_path, trap)
+    os.kill(running.pid, sent)
+    assert running.wait(timeout=60) == code
+    assert (tmp_path / "saved").read_text() == "saved\n" * 2
 
 
 def test_a_dry_run_prints_commands_that_a_shell_understands(tmp_path):
