@@ -9,8 +9,7 @@ MAKEFILE = (ROOT / "Makefile").read_text()
 
 def test_every_target_installs_what_it_needs():
     needs = {
-        target: needed.split()
-        for target, needed in re.findall(r"^([a-z-]+): ([^\n=]+)$", MAKEFILE, flags=re.MULTILINE)
+        target: needed.split() for target, needed in re.findall(r"^([a-z-]+): ([^\n=]+)$", MAKEFILE, flags=re.MULTILINE)
     }
     assert needs["demo"] == ["setup"]
     for target in ("lint", "test", "test-slow", "bench"):

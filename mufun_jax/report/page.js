@@ -50,7 +50,7 @@
     const figure = document.getElementById(id), own = state[id];
     const { data, layout } = painted(page.figures[id]);
     data.forEach((trace, place) => { if (own.hidden.has(place)) trace.visible = false; });
-    if (own.log) layout.yaxis = { ...layout.yaxis, type: "log", rangemode: "normal" };
+    if (own.log) layout.yaxis = { ...layout.yaxis, type: "log", rangemode: "normal", dtick: "D2", tickformat: "~g" };
     if (own.range) layout.xaxis.range = own.range;
     if (touch) { layout.dragmode = false; layout.xaxis.fixedrange = layout.yaxis.fixedrange = true; }
     if (narrow.matches) { layout.height = Math.min(layout.height, 340); layout.xaxis.nticks = 5; }

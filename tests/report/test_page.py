@@ -44,7 +44,7 @@ def without_library(page: str) -> str:
 
 def figures_of(page: str) -> dict:
     found = re.search(r'<script type="application/json" id="figures">(.*?)</script>', page, flags=re.DOTALL)
-    assert found
+    assert found and "<" not in found[1], "nothing in the data can end its element"
     return json.loads(found[1])["figures"]
 
 
