@@ -9,7 +9,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 PIP := $(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: setup setup-test demo lint test test-slow test-full bench clean
+.PHONY: setup setup-test browser demo lint test test-slow test-full bench clean
 
 setup: .venv/setup.stamp
 setup-test: .venv/setup-test.stamp
@@ -18,13 +18,13 @@ setup-test: .venv/setup-test.stamp
 	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	@echo "Installing (a minute or two)"
 	$(PIP) --no-deps tinysoundfont
-	$(PIP) --editable '.[score,prepare]'
+	$(PIP) --editable '.[score,prepare,report]'
 	@touch $@
 
 # torch first and by itself: with it there, nothing else brings a larger build of it.
 .venv/setup-test.stamp: .venv/setup.stamp
 	$(PIP) torch
-	$(PIP) --editable '.[score,prepare,datasets,plan,test]'
+	$(PIP) --editable '.[score,prepare,report,datasets,plan,test]'
 	@touch $@
 
 demo: setup
@@ -36,7 +36,19 @@ lint: setup-test
 	$(BIN)/pyright --pythonpath $(BIN)/python
 	$(BIN)/shellcheck launch/*.sh .ci/run
 
-test: setup-test
+# The page of `mufun report` is looked at in a real browser: any Chromium on the PATH, or Debian's, installed once.
+browser:
+	@for name in chromium chromium-browser google-chrome google-chrome-stable; do \
+		if command -v $$name >/dev/null; then exit 0; fi; \
+	done; \
+	if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
+		echo "Installing Chromium"; apt-get update -qq && apt-get install -y -qq --no-install-recommends chromium; \
+	else \
+		echo "make test needs a Chromium on the PATH (chromium, chromium-browser or google-chrome): install one" >&2; \
+		exit 1; \
+	fi
+
+test: setup-test browser
 	$(BIN)/pytest -m "not slow and not full"
 
 test-slow: setup-test

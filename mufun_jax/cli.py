@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from mufun_jax import commands, plan_command
+from mufun_jax import commands, plan_command, report_command
 from mufun_jax.errors import StoppedRunError, UserError, exit_code
 
 app = typer.Typer(
@@ -259,6 +259,24 @@ def plan(
     run = load_run_config(config, [*(set_ or []), *([f"curriculum=({stage!r},)"] if stage else [])])
     options = {"slices": slices, "program": program, "weights": weights, "rows": rows}
     plan_command.plan(run, stage, topology, search=search, tries=tries, as_json=as_json, **options)
+
+
+@app.command()
+def report(
+    workdir: Annotated[Path, typer.Argument(metavar="WORKDIR", help="Folder that `mufun train` writes.")],
+    out: Annotated[Path | None, typer.Option(help="Write the page here.", show_default="WORKDIR/report.html")] = None,
+) -> None:
+    """Write a page about a run: the curves of all stages, restarts, where the time went, mixture and config.
+
+    One HTML file that any browser opens, without network: send it, or keep it. The run may still be going on, or have
+    stopped; write it again at any time. It shows what `metrics.jsonl`, `events.jsonl`, `config.json`, `plan.json` and
+    `data/` of WORKDIR say, and only reads them. Needs `pip install 'mufun_jax[report]'`.
+
+    `mufun report runs/demo`
+
+    `mufun report runs/mine --out mine.html`
+    """
+    report_command.report(workdir, out)
 
 
 convert_app = typer.Typer(

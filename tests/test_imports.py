@@ -19,12 +19,18 @@ ORDER = (
     ("sharding",),
     ("weights",),
     ("train", "generate"),
-    ("evaluate", "convert", "plan"),
-    ("train_view",),
-    ("commands", "plan_command", "cli"),
+    ("evaluate", "convert", "plan", "report", "train_view"),
+    ("commands", "plan_command", "report_command", "cli"),
 )
 LEVEL = {part: level for level, parts in enumerate(ORDER) for part in parts}
-SIDEWAYS = {("config", "errors"), ("cli", "commands"), ("cli", "plan_command"), ("plan_command", "commands")}
+SIDEWAYS = {
+    ("config", "errors"),
+    ("cli", "commands"),
+    ("cli", "plan_command"),
+    ("cli", "report_command"),
+    ("plan_command", "commands"),
+    ("report_command", "commands"),
+}
 DATA_PIPELINES_MAY = {"audio", "text", "batch", "config", "errors"}
 MAY_IMPORT_DATA_PIPELINES = {"train", "evaluate", "commands", "cli"}
 SCORES_ONLY = {"music21", "pretty_midi", "tinysoundfont"}

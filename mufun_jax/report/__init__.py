@@ -1,0 +1,1 @@
+"""What is known of a training run, as one page: `mufun report`."""
