@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from mufun_jax import commands, plan_command, report_command
+from mufun_jax import checkpoints_command, commands, plan_command, report_command
 from mufun_jax.errors import StoppedRunError, UserError, exit_code
 
 app = typer.Typer(
@@ -163,6 +163,19 @@ def train(
 
     joining = Processes(coordinator, processes, process, distributed)
     commands.train(load_run_config(config, set_ or []), workdir, joining, commands.read_steps(profile))
+
+
+@app.command()
+def checkpoints(
+    workdir: Annotated[Path, typer.Argument(metavar="WORKDIR", help="What was given to `mufun train`.")],
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON array.")] = False,
+) -> None:
+    """List the checkpoints of a run: stage, step, loss, size, and whether every file is as it was written.
+
+    Exit code 1 where one is damaged; `mufun train` would go on from the newest that is whole.
+    """
+    if not checkpoints_command.checkpoints(workdir, as_json=as_json):
+        sys.exit(1)
 
 
 @app.command()

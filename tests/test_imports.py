@@ -20,14 +20,16 @@ ORDER = (
     ("weights",),
     ("train", "generate"),
     ("evaluate", "convert", "plan", "report", "train_view"),
-    ("commands", "plan_command", "report_command", "cli"),
+    ("commands", "checkpoints_command", "plan_command", "report_command", "cli"),
 )
 LEVEL = {part: level for level, parts in enumerate(ORDER) for part in parts}
 SIDEWAYS = {
     ("config", "errors"),
     ("cli", "commands"),
+    ("cli", "checkpoints_command"),
     ("cli", "plan_command"),
     ("cli", "report_command"),
+    ("checkpoints_command", "commands"),
     ("plan_command", "commands"),
     ("report_command", "commands"),
 }

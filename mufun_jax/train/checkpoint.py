@@ -84,8 +84,9 @@ class Checkpoints:
     random numbers after a stage has begun, so there is no random key to keep. All methods are collective.
     """
 
-    def __init__(self, workdir: Path, config: CheckpointConfig, on_event: Callable[[str, int, str], None]):
-        """`on_event` is called with "saved" or "damaged", a global step and a sentence."""
+    def __init__(self, workdir: Path, config: CheckpointConfig, on_event: Callable[..., None]):
+        """`on_event` is called with "saved" or "damaged", a global step and a sentence, and for "saved" with the
+        `seconds` that training waited for it."""
         self._folder, self._aside = (workdir / "checkpoints").absolute(), (workdir / "damaged").absolute()
         self._config, self._on_event = config, on_event
         self._opened: ocp.CheckpointManager | None = None
@@ -95,6 +96,7 @@ class Checkpoints:
         self._unsealed: int | None = None  # the step of the save under way
         self._sealing: Future[None] | None = None
         self._saved = time.monotonic()  # when a save last began
+        self._held_up = 0.0  # seconds that training waited for the save under way
         self._sealer = ThreadPoolExecutor(1, "seal")
 
     def plan(self, stage_ends: Sequence[int], evaluation_losses: dict[int, float]) -> None:
@@ -171,6 +173,7 @@ class Checkpoints:
         if position.evaluation_loss is not None:
             self._best.losses[position.global_step] = position.evaluation_loss
         self._unsealed, self._saved = position.global_step, time.monotonic()
+        began = time.perf_counter()
         try:
             self._manager.save(
                 position.global_step,
@@ -182,6 +185,7 @@ class Checkpoints:
             )
         except Exception as error:  # noqa: BLE001  a full disk has as many names as there are layers above it
             raise self._save_error(error) from None
+        self._held_up += time.perf_counter() - began
 
     def due(self, global_step: int) -> bool:
         """Whether the rules want a save after a step. The minutes are those of process 0, asked for now and then."""
@@ -237,7 +241,8 @@ class Checkpoints:
                 self._end_sealing()
             folder = self._folder / str(step)
             self._sealing = self._sealer.submit(write_seal, folder, jax.process_index(), jax.process_count())
-            self._on_event("saved", step, f"step {step} is saved")
+            self._on_event("saved", step, f"step {step} is saved", seconds=self._held_up)
+            self._held_up = 0.0
         if wait_for_seal and self._sealing is not None:
             self._end_sealing()
 
@@ -307,16 +312,16 @@ def list_steps(folder: Path) -> list[int]:
 
 
 def read_meta(folder: Path) -> dict[str, Any]:
-    """The meta of one checkpoint, as it stands."""
-    with ocp.Checkpointer(ocp.JsonCheckpointHandler()) as reader:
-        return reader.restore(folder / "meta")
+    """The meta of one checkpoint, as it stands. By no reader of Orbax's, which all look for devices: those of a TPU
+    host may be in use by the run itself."""
+    return json.loads((folder / "meta" / "metadata").read_text("utf-8"))
 
 
 def meta_fault(folder: Path) -> str | None:
     """What is wrong with the meta of a checkpoint, or None."""
     try:
         meta = read_meta(folder)
-    except (OSError, ValueError, KeyError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         return f"meta cannot be read ({type(error).__name__})"
     if not isinstance(meta, dict) or meta.pop("checksum", None) != _checksum(meta):
         return "meta is not as it was written"

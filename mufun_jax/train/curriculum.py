@@ -96,7 +96,7 @@ def train_curriculum(
         stop = opened.enter_context(StopRequest())
         session: Session | None = None
         try:
-            checkpoints = opened.enter_context(closing(Checkpoints(workdir, run.checkpoint, told(events))))
+            checkpoints = opened.enter_context(closing(Checkpoints(workdir, run.checkpoint, events.write)))
             position = checkpoints.latest(run)
             data = RunData(run, tokenizer, callbacks.on_measure)
             steps = {name: data.steps(name) for name in run.curriculum}
@@ -110,7 +110,7 @@ def train_curriculum(
                 Skipped(workdir / "skipped.json", run.guard.most_skipped),
                 stop,
                 opened.enter_context(Watch(workdir, run.watch, on_stall=stalled(events))),
-                opened.enter_context(Profiler(workdir, profile, told(events))),
+                opened.enter_context(Profiler(workdir, profile, events.write)),
             )
             if is_first():
                 callbacks.on_plan(steps)
@@ -203,10 +203,6 @@ def tell_start(session: Session, position: Position | None) -> None:
         devices=session.mesh.devices.size,
         device_kind=session.mesh.devices.flat[0].device_kind,
     )
-
-
-def told(events: EventLog) -> Callable[[str, int, str], None]:
-    return lambda event, global_step, message: events.write(event, global_step, message)
 
 
 def stalled(events: EventLog) -> Callable[[str], None]:
