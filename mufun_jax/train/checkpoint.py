@@ -27,6 +27,7 @@ from mufun_jax.sharding.processes import first_fault, is_first, said_by_first, w
 from mufun_jax.train.digest import Digests, digest_tree
 from mufun_jax.train.seal import find_damage, is_sealed, write_seal
 from mufun_jax.train.state import Saved
+from mufun_jax.weights.params import Params
 
 _FORMAT = 4
 _STEPS_BETWEEN_CLOCKS = 10  # where several processes have to agree on the time
@@ -145,7 +146,7 @@ class Checkpoints:
         except Exception as error:  # noqa: BLE001  whatever the readers of damaged bytes say
             fault = f"cannot be read ({type(error).__name__}: {' '.join(str(error).split())[:200]})"
         if saved is not None:
-            found = digest_tree(saved)
+            found = {**digest_trained(saved), **digest_frozen(saved["frozen"])}
             different = [name for name, digest in found.items() if self._digests.get(name) != digest]
             fault = f"state: the array {different[0]} is not as it was saved" if different else None
         fault = first_fault(fault)
@@ -158,7 +159,6 @@ class Checkpoints:
     def save(self, run: RunConfig, position: Position, saved: Saved, frozen_digests: Digests) -> None:
         """Starts a save; it finishes in the background. The frozen parts' digests are those of the stage's start."""
         self.finish()
-        trained = {name: tree for name, tree in saved.items() if name != "frozen"}
         meta = {
             "format": _FORMAT,
             "stage": position.stage,
@@ -168,7 +168,7 @@ class Checkpoints:
             "evaluation_loss": position.evaluation_loss,
             "time": time.time(),
             "config": to_json(run),
-            "digests": {**digest_tree(trained), **frozen_digests},
+            "digests": {**digest_trained(saved), **frozen_digests},
         }
         if position.evaluation_loss is not None:
             self._best.losses[position.global_step] = position.evaluation_loss
@@ -302,6 +302,15 @@ class Checkpoints:
         for path in sorted(self._folder.glob(f"*{_UNFINISHED}*")) if self._opened is None else ():
             step = path.name.partition(".")[0]
             self._on_event("damaged", int(step) if step.isdecimal() else 0, f"the save of step {step} was cut short")
+
+
+def digest_trained(saved: Saved) -> Digests:
+    """Of all but the frozen parts, which do not change while a stage lasts."""
+    return digest_tree({name: tree for name, tree in saved.items() if name != "frozen"})
+
+
+def digest_frozen(frozen: Params) -> Digests:
+    return digest_tree({"frozen": frozen})
 
 
 def list_steps(folder: Path) -> list[int]:

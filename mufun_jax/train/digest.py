@@ -30,6 +30,7 @@ def _digests(leaves: list[jax.Array]) -> list[jax.Array]:
     return [_digest(leaf) for leaf in leaves]
 
 
+@jax.jit  # traced once for each shape: a tree has few
 def _digest(leaf: Array) -> UInt32[Array, " 2"]:
     bits = _bits(leaf)
     place = jnp.zeros(leaf.shape, jnp.uint32)

@@ -13,8 +13,7 @@ from mufun_jax.batch import Batch
 from mufun_jax.config import RunConfig, StageConfig
 from mufun_jax.sharding.local_rows import LocalRows
 from mufun_jax.sharding.rules import sharding_context
-from mufun_jax.train.checkpoint import Checkpoints, Position
-from mufun_jax.train.digest import digest_tree
+from mufun_jax.train.checkpoint import Checkpoints, Position, digest_frozen
 from mufun_jax.train.evaluation import Evaluation
 from mufun_jax.train.events import EventLog
 from mufun_jax.train.guard import Guard, Skipped
@@ -92,7 +91,7 @@ class StageRun:
         try:
             state, frozen = self._begin(params)
             del params
-            self._frozen_digests = digest_tree({"frozen": frozen})
+            self._frozen_digests = digest_frozen(frozen)
             self._frozen, self._in_use = precise_and_in_use(frozen, run.compute_dtype)
             self._batches = batches
             with sharding_context(session.mesh):
