@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 import typer
 
 from mufun_jax import checkpoints_command, commands, plan_command, report_command
-from mufun_jax.errors import StoppedRunError, UserError, exit_code
+from mufun_jax.errors import RunEndedError, UserError, exit_code
 
 app = typer.Typer(
     help="MuFun listens to whole songs and answers in text. Start with `mufun demo`.",
@@ -39,7 +39,7 @@ def main() -> None:
             raise
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)
-    except StoppedRunError as error:
+    except RunEndedError as error:
         print(error, file=sys.stderr)
         sys.exit(exit_code(error))
     except OSError as error:  # a path too long, a folder that may not be read: the system's own words are one line

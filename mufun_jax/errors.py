@@ -37,17 +37,27 @@ RESTART = 75  # the exit code of a run that should be started again as it is: EX
 _INTERRUPTED = 130  # that of Ctrl-C by custom: not to be started again
 
 
-class StoppedRunError(Exception):
-    """A training run was told to stop, has saved what it had, and will go on from there when it is started again."""
+class RunEndedError(Exception):
+    """A training run has ended before its time, and there is nothing to mend: said in a line, with its exit code."""
+
+    exit_code = 1
+
+
+class StoppedRunError(RunEndedError):
+    """It was told to stop, has saved what it had, and will go on from there when it is started again."""
 
     def __init__(self, message: str, signal_name: str):
         super().__init__(message)
         self.exit_code = _INTERRUPTED if signal_name == "SIGINT" else RESTART
 
 
+class LostProcessError(RunEndedError):
+    """Another process of the run has not come, or is gone."""
+
+
 def exit_code(error: BaseException) -> int:
     """Of a command that ends with an error: 2 for a mistake of the user's, else 1, or what the error says."""
-    if isinstance(error, StoppedRunError):
+    if isinstance(error, RunEndedError):
         return error.exit_code
     return 2 if isinstance(error, UserError | OSError) else 1
 

@@ -7,19 +7,19 @@ import atexit
 import hashlib
 import os
 import secrets
-import socket
 import sys
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import jax
 import numpy as np
 from jax.experimental import multihost_utils
 
 from mufun_jax.errors import ConfigError, UserError, exit_code
+from mufun_jax.sharding.roll_call import call_roll
 
 # What clouds' firewalls leave open between the hosts of a TPU pod. Since jax 0.8.1 its own default is 8482, which they
 # block: all hosts would wait for one another for ever.
@@ -28,6 +28,7 @@ _OWN_PORTS = ("SLURM_JOB_ID", "OMPI_MCA_orte_hnp_uri")  # there jax derives a po
 _JOIN_SECONDS = 300
 _SILENT_SECONDS = 30  # after which a process that sends no heartbeat is taken for dead, and all end
 _LONGEST_FAULT = 400  # bytes
+_LOST = ("Gloo", "closed by peer", "Connection reset", "heartbeat", "coordination service", "UNAVAILABLE")
 
 
 @dataclass(frozen=True)
@@ -70,7 +71,8 @@ def joined(processes: Processes) -> Iterator[None]:
     A process that fails inside leaves at once: jax's own way out waits for the others, which wait for this one.
 
     Raises:
-        UserError: the coordinator does not answer, its port is taken, or no pod was found.
+        UserError: the coordinator's port is taken, or no pod was found.
+        LostProcessError: the coordinator does not answer, or a process does not come.
     """
     if processes.distributed or processes.coordinator is not None:
         jax.config.update("jax_cpu_collectives_implementation", "gloo")
@@ -143,27 +145,36 @@ def check_shared(folder: Path) -> None:
         )
 
 
+def is_lost_connection(error: Exception) -> bool:
+    """Whether a collective failed because another process is gone. JAX has no kind of its own for that, only words."""
+    return jax.process_count() > 1 and any(word in str(error) for word in _LOST)
+
+
 def _join(processes: Processes) -> None:
     try:
         if processes.coordinator is None:
             if not any(name in os.environ for name in _OWN_PORTS):
                 os.environ.setdefault("JAX_COORDINATOR_PORT", _TPU_PORT)
             print("looking for the other processes of this pod", file=sys.stderr, flush=True)
-            jax.distributed.initialize(initialization_timeout=_JOIN_SECONDS, heartbeat_timeout_seconds=_SILENT_SECONDS)
+            place = _detect()
         else:
-            who = f"process {processes.number} of {processes.count}"
-            waiting = f"{who}: waiting for the others at {processes.coordinator}, {_JOIN_SECONDS} s at most"
-            print(waiting, file=sys.stderr, flush=True)
-            if processes.number:
-                wait_for(processes.coordinator, who, float(_JOIN_SECONDS))
-            jax.distributed.initialize(
-                processes.coordinator,
-                processes.count,
-                processes.number,
-                initialization_timeout=_JOIN_SECONDS,
-                heartbeat_timeout_seconds=_SILENT_SECONDS,
-                cluster_detection_method="deactivate",
-            )
+            place = processes.coordinator, processes.count, processes.number, None
+        coordinator, count, number, devices = place
+        if coordinator is None or count is None or number is None:
+            raise ValueError("neither a TPU pod, SLURM, Open MPI nor Kubernetes is here")
+        who = f"process {number} of {count}"
+        waiting = f"{who}: waiting for the others at {coordinator}, {_JOIN_SECONDS} s at most"
+        print(waiting, file=sys.stderr, flush=True)
+        call_roll(coordinator, number, count, float(_JOIN_SECONDS))
+        jax.distributed.initialize(
+            coordinator,
+            count,
+            number,
+            devices,
+            initialization_timeout=_JOIN_SECONDS,
+            heartbeat_timeout_seconds=_SILENT_SECONDS,
+            cluster_detection_method="deactivate",
+        )
     except (ValueError, RuntimeError) as error:  # jax says no more than that with these
         if isinstance(error, UserError):
             raise
@@ -175,24 +186,12 @@ def _join(processes: Processes) -> None:
         raise UserError(f"the processes cannot be joined ({str(error).splitlines()[0]}); {mend}") from None
 
 
-def wait_for(coordinator: str, who: str, seconds: float) -> None:
-    """Waits until process 0 listens: where it never does, jax would end this process without a word of Python's.
+def _detect() -> tuple[str | None, int | None, int | None, Any]:
+    """Coordinator, number of processes, this one's number and its devices, as JAX finds them. It has no public way to
+    tell without joining at once."""
+    from jax._src.clusters import ClusterEnv
 
-    Raises UserError when the seconds are over.
-    """
-    host, _, port = coordinator.rpartition(":")
-    end = time.monotonic() + seconds
-    while True:
-        try:
-            socket.create_connection((host.strip("[]"), int(port)), timeout=5).close()
-            return
-        except OSError as error:
-            if time.monotonic() >= end:
-                raise UserError(
-                    f"{who}: {coordinator} does not answer after {seconds:g} s ({error.strerror or error}); "
-                    "does process 0 run there, and is the port open?"
-                ) from None
-        time.sleep(0.2)
+    return ClusterEnv.auto_detect_unset_distributed_params(None, None, None, None, None, _JOIN_SECONDS)
 
 
 def _leave(code: int) -> None:

@@ -260,7 +260,12 @@ class Checkpoints:
         whole = [other for other in list_steps(self._folder) if other != step]
         rest = f"the checkpoint of step {whole[-1]} stays" if whole else "there is none before it"
         said = " ".join(str(error).split())
-        for word in ("No space left on device", "Read-only file system", "Permission denied", "quota exceeded"):
+        for word in (
+            "No space left on device",
+            "Read-only file system",
+            "Permission denied",
+            "Operation not permitted",
+        ):
             said = word if word.lower() in said.lower() else said
         return UserError(
             f"{self._folder / str(step)}: could not be saved ({said[:300]}); {rest}: mend it, run it again"

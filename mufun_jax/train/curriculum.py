@@ -12,9 +12,9 @@ import numpy as np
 
 from data_pipelines.stage_data import write_data_report
 from mufun_jax.config import RunConfig, difference, to_json
-from mufun_jax.errors import ConfigError, StoppedRunError
+from mufun_jax.errors import ConfigError, LostProcessError, StoppedRunError
 from mufun_jax.sharding.mesh import make_mesh
-from mufun_jax.sharding.processes import check_same, check_shared, is_first, wait_for_all
+from mufun_jax.sharding.processes import check_same, check_shared, is_first, is_lost_connection, wait_for_all
 from mufun_jax.text.tokenizer import load_tokenizer
 from mufun_jax.train.checkpoint import Checkpoints, DamagedCheckpointError, Position
 from mufun_jax.train.events import EventLog, OnEvent
@@ -123,8 +123,10 @@ def train_curriculum(
             events.write("preempted", session.global_step if session else 0, str(error))
             raise
         except Exception as error:
+            if is_lost_connection(error):
+                error = LostProcessError(f"the connection to another process was lost; {who_is_gone(session)}")
             events.write("failed", session.global_step if session else 0, " ".join(str(error).split())[:1000])
-            raise
+            raise error
         origin = trained_origin(run, began_from, steps)
         source = began_from.config.values if began_from else None
         save_model(workdir / "checkpoint", run.model, params, tokenizer, origin, source)
@@ -203,6 +205,11 @@ def tell_start(session: Session, position: Position | None) -> None:
         devices=session.mesh.devices.size,
         device_kind=session.mesh.devices.flat[0].device_kind,
     )
+
+
+def who_is_gone(session: Session | None) -> str:
+    """A sentence; it takes a few beats to tell."""
+    return session.watch.who_is_gone() if session is not None else "see the logs of the others"
 
 
 def stalled(events: EventLog) -> Callable[[str], None]:

@@ -1,13 +1,21 @@
 """Metrics for dashboards: TensorBoard in `WORKDIR/tensorboard`; Weights & Biases where the config names a project."""
 
 import secrets
+import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
+
+from tensorboardX.event_file_writer import EventsWriter
+from tensorboardX.proto import event_pb2
+from tensorboardX.summary import scalar
 
 from mufun_jax.config import DashboardConfig, to_json
 from mufun_jax.errors import ConfigError
 from mufun_jax.sharding.processes import is_first
 
+_FLUSH_SECONDS = 10.0
+_protos: Any = event_pb2  # made at run time: no type checker knows what is in it
 _PLACES = ("stage", "step", "global_step", "skipped")
 
 
@@ -22,9 +30,7 @@ class Dashboards:
         if not is_first():
             return
         if config.tensorboard:
-            from tensorboardX import SummaryWriter
-
-            self._tensorboard = SummaryWriter(str(workdir / "tensorboard"), purge_step=resume_after + 1, flush_secs=30)
+            self._tensorboard = _TensorBoard(workdir / "tensorboard", resume_after + 1)
         if config.wandb_project is not None:
             self._wandb = _start_wandb(workdir, config.wandb_project, run)
 
@@ -33,8 +39,7 @@ class Dashboards:
         numbers |= {f"loss_of/{name}": loss for name, loss in line.get("loss_of", {}).items()}
         numbers = {name: value for name, value in numbers.items() if name.partition("/")[2] not in _PLACES}
         if self._tensorboard is not None:
-            for name, value in numbers.items():
-                self._tensorboard.add_scalar(name, value, line["global_step"])
+            self._tensorboard.write(numbers, line["global_step"])
         if self._wandb is not None:
             self._wandb.log({**numbers, "stage": line["stage"]}, step=line["global_step"])
 
@@ -47,6 +52,32 @@ class Dashboards:
             self._tensorboard.close()
         if self._wandb is not None:
             self._wandb.finish()
+
+
+class _TensorBoard:
+    """An event file, written at once. (tensorboardX's SummaryWriter leaves that to a thread; where that has ended, for
+    a clock that jumped or a full disk, training would wait for it for ever.)"""
+
+    def __init__(self, folder: Path, first_step: int):
+        """What earlier files have from `first_step` on no longer counts."""
+        folder.mkdir(parents=True, exist_ok=True)
+        self._events = EventsWriter(str(folder / "events"), filename_suffix=f".{secrets.token_hex(4)}")
+        self._flushed = time.monotonic()
+        restart = _protos.SessionLog(status=_protos.SessionLog.START)
+        self._events.write_event(_protos.Event(wall_time=time.time(), step=first_step, session_log=restart))
+
+    def write(self, numbers: Mapping[str, float], step: int) -> None:
+        for name, value in numbers.items():
+            self._events.write_event(_protos.Event(wall_time=time.time(), step=step, summary=scalar(name, value)))
+        if time.monotonic() - self._flushed > _FLUSH_SECONDS:
+            self.flush()
+
+    def flush(self) -> None:
+        self._events.flush()
+        self._flushed = time.monotonic()
+
+    def close(self) -> None:
+        self._events.close()
 
 
 def _start_wandb(workdir: Path, project: str, run: Any) -> Any:

@@ -17,6 +17,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
+from typing import Any
 
 import jax
 
@@ -78,6 +79,22 @@ class Watch:
         self._place, self._slow = place, slow
         self._moves += 1
 
+    def who_is_gone(self) -> str:
+        """Looks for a few beats whose pulse has stopped, and says so in a sentence."""
+        before = [self._beat_of(number) for number in range(self._count)]
+        time.sleep(2.5 * self._period)
+        gone = [n for n in range(self._count) if self._beat_of(n) == before[n] and n != self._number]
+        if not gone:
+            return "all the others still give signs of life: see their logs"
+        named = ", ".join(f"{n} (on {self._seen[n].host})" for n in gone[:8])
+        return f"process {named} of {self._count} gives no sign of life"
+
+    def _beat_of(self, number: int) -> int | None:
+        pulse = _read_pulse(self._folder / f"pulse-{number}.json")
+        if pulse is not None:
+            self._seen[number].host = pulse["host"]
+        return pulse["beat"] if pulse is not None else None
+
     def _run(self) -> None:
         while not self._stop.wait(self._period):
             try:
@@ -113,10 +130,8 @@ class Watch:
             self._end(RESTART)
 
     def _update(self, seen: _Seen, path: Path, now: float) -> None:
-        """A pulse that is missing or half written counts as unchanged."""
-        try:
-            pulse = json.loads(path.read_text())
-        except (OSError, ValueError):
+        pulse = _read_pulse(path)
+        if pulse is None:
             return
         if pulse["beat"] != seen.beat:
             seen.beat, seen.beat_changed, seen.host = pulse["beat"], now, pulse["host"]
@@ -137,3 +152,11 @@ class Watch:
         more = f" and {len(who) - 8} more" if len(who) > 8 else ""
         still = min(now - seen.moved for seen in self._seen)
         return f"nothing has moved for {still:.0f} s: process {named}{more} of {self._count} {what}"
+
+
+def _read_pulse(path: Path) -> dict[str, Any] | None:
+    """A pulse; None for one that is missing or half written."""
+    try:
+        return json.loads(path.read_text())
+    except (OSError, ValueError):
+        return None

@@ -130,6 +130,7 @@ def _arm(kill: Kill) -> None:
 
     def send() -> None:
         time.sleep(kill.after)
+        print(f"sent at {time.time()} ", flush=True)
         os.kill(os.getpid(), kill.signal)
 
     def here() -> None:
