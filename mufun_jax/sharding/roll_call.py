@@ -51,8 +51,8 @@ def _listen(coordinator: str, port: int, count: int, seconds: float) -> None:
         said = "go"
         if missing:
             said = (
-                f"process {', '.join(map(str, missing))} of {count} did not come to {coordinator} in {seconds:g} s: is it "
-                "started, with this address, and is the port open?"
+                f"process {', '.join(map(str, missing))} of {count} did not come to {coordinator} in {seconds:g} s: "
+                "is it started, with this address, and is the port open?"
             )
         for caller in came.values():
             caller.sendall(said.encode() + b"\n")
@@ -90,6 +90,7 @@ def _number_of(caller: socket.socket, count: int) -> int | None:
         return None
     number, said = int(words[1]), int(words[2])
     if said != count or not 0 < number < count:
+        caller.close()
         raise ConfigError(f"process {number} of {said} came to process 0 of {count}: give all the same --processes")
     return number
 

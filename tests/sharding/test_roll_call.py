@@ -2,6 +2,7 @@
 
 import socket
 import threading
+from contextlib import suppress
 
 import pytest
 
@@ -80,7 +81,7 @@ def test_strangers_are_sent_away(address, said):
     ended = {}
     waiting = threading.Thread(target=lambda: ended.update(call_all(address, [0], 2, 30.0)))
     waiting.start()
-    with connect(host, port) as stranger:
+    with connect(host, port) as stranger, suppress(ConnectionError, OSError):  # it may be closed before all is said
         stranger.sendall(said)
         stranger.shutdown(socket.SHUT_WR)
         assert stranger.recv(10) == b""
