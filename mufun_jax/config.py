@@ -411,13 +411,15 @@ def _execute_config_file(path: Path) -> ml_collections.ConfigDict:
 
 
 def _apply_setting(config: dict[str, Any], setting: str) -> None:
-    """Applies one `a.b=v` in place. Only keys of mappings that exist; the value is a Python literal or a word."""
+    """Applies one `a.b=v` in place. Only keys that are there or could be; the value is a Python literal or a word."""
     key, separator, text = setting.partition("=")
     if not separator:
         raise ConfigError(f"--set {setting}: write it as key=value, for instance seed=1")
     *path, last = key.split(".")
     node = config
-    for part in path:
+    for depth, part in enumerate(path):
+        if part not in node and part in _field_names(RunConfig, tuple(path[:depth])):
+            node[part] = {}  # all its keys have defaults, or what lacks one is named later
         if not isinstance(node.get(part), dict):
             raise ConfigError(f"--set {key}: unknown key {part!r}{nearest(part, list(node))}")
         node = node[part]

@@ -30,6 +30,7 @@ from mufun_jax.train.state import Saved
 from mufun_jax.weights.params import Params
 
 _FORMAT = 4
+_FOR_EVER = 10**9  # seconds
 _STEPS_BETWEEN_CLOCKS = 10  # where several processes have to agree on the time
 _UNFINISHED = ".orbax-checkpoint-tmp"  # in the name of a folder whose save was cut short
 # What may differ from the config that a checkpoint was written with: where and how a run computes, not what.
@@ -86,8 +87,8 @@ class Checkpoints:
     """
 
     def __init__(self, workdir: Path, config: CheckpointConfig, on_event: Callable[..., None]):
-        """`on_event` is called with "saved" or "damaged", a global step and a sentence, and for "saved" with the
-        `seconds` that training waited for it."""
+        """`on_event` is called with "saved" or "damaged" and a sentence; for "saved" also with its `global_step`, and
+        the `seconds` that training waited for it."""
         self._folder, self._aside = (workdir / "checkpoints").absolute(), (workdir / "damaged").absolute()
         self._config, self._on_event = config, on_event
         self._opened: ocp.CheckpointManager | None = None
@@ -224,6 +225,8 @@ class Checkpoints:
                 preservation_policy=AnyPreservationPolicy(kept),
                 enable_async_checkpointing=True,
                 cleanup_tmp_directories=True,
+                # By the wall clock, which may jump. A save that hangs is for the watch to end.
+                async_options=ocp.AsyncOptions(timeout_secs=_FOR_EVER),
             )
             self._opened = ocp.CheckpointManager(self._folder, options=options)
         return self._opened
@@ -241,7 +244,7 @@ class Checkpoints:
                 self._end_sealing()
             folder = self._folder / str(step)
             self._sealing = self._sealer.submit(write_seal, folder, jax.process_index(), jax.process_count())
-            self._on_event("saved", step, f"step {step} is saved", seconds=self._held_up)
+            self._on_event("saved", f"step {step} is saved", global_step=step, seconds=self._held_up)
             self._held_up = 0.0
         if wait_for_seal and self._sealing is not None:
             self._end_sealing()
@@ -301,12 +304,12 @@ class Checkpoints:
         wait_for_all("a damaged checkpoint was put aside")
         if self._opened is not None:
             self._opened.reload()
-        self._on_event("damaged", step, f"the checkpoint of step {step} is damaged ({fault}); it was moved to {target}")
+        self._on_event("damaged", f"the checkpoint of step {step} is damaged ({fault}); it was moved to {target}")
 
     def _tell_unfinished(self) -> None:
         for path in sorted(self._folder.glob(f"*{_UNFINISHED}*")) if self._opened is None else ():
             step = path.name.partition(".")[0]
-            self._on_event("damaged", int(step) if step.isdecimal() else 0, f"the save of step {step} was cut short")
+            self._on_event("damaged", f"the save of step {step} was cut short")
 
 
 def digest_trained(saved: Saved) -> Digests:

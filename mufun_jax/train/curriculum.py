@@ -1,8 +1,9 @@
 """The curriculum: stage after stage, each from the parameters of the one before, resumable anywhere."""
 
 import json
-from collections.abc import Callable
-from contextlib import ExitStack, closing
+import math
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, replace
 from itertools import accumulate
 from pathlib import Path
@@ -93,45 +94,46 @@ def train_curriculum(
     began_from = open_initial_model(run) if run.initial_model is not None else None
     with ExitStack() as opened:
         events = opened.enter_context(closing(EventLog(workdir, callbacks.on_event)))
+        watch = opened.enter_context(Watch(workdir, run.watch, on_stall=lambda said: events.write("stalled", said)))
+        profiler = opened.enter_context(Profiler(workdir, profile, events.write))
         stop = opened.enter_context(StopRequest())
-        session: Session | None = None
-        try:
-            checkpoints = opened.enter_context(closing(Checkpoints(workdir, run.checkpoint, events.write)))
+        with telling_the_end(events, watch), closing(Checkpoints(workdir, run.checkpoint, events.write)) as checkpoints:
             position = checkpoints.latest(run)
             data = RunData(run, tokenizer, callbacks.on_measure)
             steps = {name: data.steps(name) for name in run.curriculum}
-            session = Session(
-                run,
-                mesh,
-                data,
-                steps,
-                checkpoints,
-                events,
-                Skipped(workdir / "skipped.json", run.guard.most_skipped),
-                stop,
-                opened.enter_context(Watch(workdir, run.watch, on_stall=stalled(events))),
-                opened.enter_context(Profiler(workdir, profile, events.write)),
-            )
+            skipped = Skipped(workdir / "skipped.json", run.guard.most_skipped)
             if is_first():
                 callbacks.on_plan(steps)
                 write_durably(workdir / "config.json", json.dumps(to_json(run), indent=1) + "\n")
                 write_durably(workdir / "plan.json", json.dumps({"steps": steps}) + "\n")
+            session = Session(run, mesh, data, steps, checkpoints, events, skipped, stop, watch, profiler)
             tell_start(session, position)
             params = run_stages(session, workdir, position, began_from, callbacks)
-            checkpoints.finish()
-        except StoppedRunError as error:
-            events.write("preempted", session.global_step if session else 0, str(error))
-            raise
-        except Exception as error:
-            if is_lost_connection(error):
-                error = LostProcessError(f"the connection to another process was lost; {who_is_gone(session)}")
-            events.write("failed", session.global_step if session else 0, " ".join(str(error).split())[:1000])
-            raise error
         origin = trained_origin(run, began_from, steps)
         source = began_from.config.values if began_from else None
         save_model(workdir / "checkpoint", run.model, params, tokenizer, origin, source)
-        events.write("end", session.global_step, f"the model is in {workdir / 'checkpoint'}")
+        events.write("end", f"the model is in {workdir / 'checkpoint'}")
     return workdir / "checkpoint"
+
+
+@contextmanager
+def telling_the_end(events: EventLog, watch: Watch) -> Iterator[None]:
+    """An end before its time is an event. Where another process is gone, that one is named instead of what failed here.
+
+    Raises LostProcessError, or what came.
+    """
+    try:
+        yield
+    except StoppedRunError as error:
+        events.write("preempted", str(error))
+        raise
+    except Exception as error:
+        lost = is_lost_connection(error)
+        said = f"the connection to another process was lost; {watch.who_is_gone()}" if lost else str(error)
+        events.write("failed", " ".join(said.split())[:1000])
+        if lost:
+            raise LostProcessError(said) from None
+        raise
 
 
 def run_stages(
@@ -148,7 +150,7 @@ def run_stages(
                 raise
             session.checkpoints.finish()
             session.skipped.add(bad, write=is_first())
-            session.events.write("rollback", session.global_step, f"{bad}; on from the checkpoint before, without it")
+            session.events.write("rollback", f"{bad}; on from the checkpoint before, without it")
         position = session.checkpoints.latest(session.run)
 
 
@@ -156,7 +158,7 @@ def _run_stages(
     session: Session, workdir: Path, position: Position | None, began_from: ModelFolder | None, callbacks: Callbacks
 ) -> Params:
     run, done = session.run, position.global_step if position else 0
-    session.global_step = done
+    session.events.reached = done
     journal = Journal(run, workdir, session.events, done, callbacks.on_step)
     wait_for_all("metrics are taken back to the checkpoint")
     session.checkpoints.plan(list(accumulate(session.steps.values())), journal.metrics.evaluation_losses)
@@ -166,7 +168,7 @@ def _run_stages(
             check_same(session.data[name].digest, f"data for the stage {name}")
             if is_first():
                 write_data_report(workdir / "data" / f"{name}.json", session.data[name])
-            session.events.write("stage", session.global_step, f"{name} begins", stage=name, steps=session.steps[name])
+            session.events.write("stage", f"{name} begins", stage=name, steps=session.steps[name])
             params = StageRun(session, journal, name, position).train(params)
             position = None
             if is_first():
@@ -196,24 +198,15 @@ def keep_programs(folder: Path, platform: str) -> None:
 
 def tell_start(session: Session, position: Position | None) -> None:
     after = position.global_step if position else None
+    session.events.reached = after or 0
     session.events.write(
         "start",
-        after or 0,
         f"goes on after step {after}" if position else "starts at the beginning",
         resumed_from=after,
         processes=jax.process_count(),
         devices=session.mesh.devices.size,
         device_kind=session.mesh.devices.flat[0].device_kind,
     )
-
-
-def who_is_gone(session: Session | None) -> str:
-    """A sentence; it takes a few beats to tell."""
-    return session.watch.who_is_gone() if session is not None else "see the logs of the others"
-
-
-def stalled(events: EventLog) -> Callable[[str], None]:
-    return lambda message: events.write("stalled", 0, message)
 
 
 def open_initial_model(run: RunConfig) -> ModelFolder:
@@ -240,15 +233,15 @@ def remaining_stages(run: RunConfig, position: Position | None) -> list[str]:
 
 
 def summarize(run: RunConfig, workdir: Path, name: str, params: Params) -> StageSummary:
-    """A stage's summary, from its lines of the metrics file."""
-    lines = [line for line in read_metrics(workdir / "metrics.jsonl") if line["stage"] == name]
+    """A stage's summary, from its lines of the metrics file. Batches that were passed over are no steps."""
+    lines = [line for line in read_metrics(workdir / "metrics.jsonl") if line["stage"] == name and "loss" in line]
     losses = [line["loss"] for line in lines]
     edge = max(1, round(len(losses) * _SUMMARY_FRACTION))
     return StageSummary(
         name=name,
         steps=len(lines),
-        loss_start=float(np.mean(losses[:edge])),
-        loss_end=float(np.mean(losses[-edge:])),
+        loss_start=float(np.mean(losses[:edge])) if losses else math.nan,
+        loss_end=float(np.mean(losses[-edge:])) if losses else math.nan,
         trainable=count_params(split_params(params, run.stages[name].trained_parts)[0]),
         seconds=sum(line["seconds"] for line in lines),
     )

@@ -29,10 +29,10 @@ class Dashboards:
         self._tensorboard = self._wandb = None
         if not is_first():
             return
-        if config.tensorboard:
-            self._tensorboard = _TensorBoard(workdir / "tensorboard", resume_after + 1)
         if config.wandb_project is not None:
             self._wandb = _start_wandb(workdir, config.wandb_project, run)
+        if config.tensorboard:
+            self._tensorboard = _TensorBoard(workdir / "tensorboard", resume_after + 1)
 
     def write(self, line: dict[str, Any]) -> None:
         numbers = {f"train/{name}": value for name, value in line.items() if isinstance(value, int | float)}

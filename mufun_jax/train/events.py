@@ -27,6 +27,7 @@ class EventLog:
     def __init__(self, workdir: Path, on_event: OnEvent = lambda event, message: None):
         self._on_event, self._lock, self._file = on_event, threading.Lock(), None
         self.session, self.began = 0, time.time()
+        self.reached = 0  # steps of all stages that are done
         path = workdir / "events.jsonl"
         for line in read_metrics(path):
             self.session, self.began = line["session"] + 1, min(self.began, line["time"])
@@ -35,10 +36,11 @@ class EventLog:
             if path.stat().st_size and not path.read_bytes().endswith(b"\n"):
                 self._file.write("\n")  # a kill cut the last line short
 
-    def write(self, event: str, global_step: int, message: str, **more: Any) -> None:
+    def write(self, event: str, message: str, **more: Any) -> None:
+        """`more` may have a `global_step` of its own."""
         with self._lock:
             if self._file is not None:
-                place = {"time": time.time(), "session": self.session, "event": event, "global_step": global_step}
+                place = {"time": time.time(), "session": self.session, "event": event, "global_step": self.reached}
                 self._file.write(json.dumps({**place, "message": message, **more}, ensure_ascii=False) + "\n")
                 self._file.flush()
                 os.fsync(self._file.fileno())

@@ -25,8 +25,8 @@ class Journal:
 
     def __init__(self, run: RunConfig, workdir: Path, events: EventLog, resume_after: int, on_step: OnStep):
         self._events, self._on_step = events, on_step
-        self.metrics = MetricsLog(workdir / "metrics.jsonl", resume_after)
         self._dashboards = Dashboards(workdir, run.dashboards, run, resume_after)
+        self.metrics = MetricsLog(workdir / "metrics.jsonl", resume_after)
         self._started, self._wall = time.monotonic(), max(0.0, time.time() - events.began)
 
     def write(self, line: dict[str, Any], steps: int) -> None:

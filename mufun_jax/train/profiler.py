@@ -26,7 +26,7 @@ class Steps:
 class Profiler:
     """Each process profiles itself; SIGUSR1 is for the one that gets it."""
 
-    def __init__(self, workdir: Path, steps: Steps | None, on_event: Callable[[str, int, str], None]):
+    def __init__(self, workdir: Path, steps: Steps | None, on_event: Callable[[str, str], None]):
         self._folder, self._wanted, self._on_event = workdir / "profile", steps, on_event
         self._asked = False
         self._running = False
@@ -57,19 +57,17 @@ class Profiler:
             jax.profiler.start_trace(self._folder)
             self._running = True
         elif self._running and global_step > wanted.last:
-            self._end(global_step - 1)
+            self._end()
 
-    def stage_ends(self, global_step: int) -> None:
+    def stage_ends(self) -> None:
         """A profile ends with its stage."""
         if self._running:
-            self._end(global_step)
+            self._end()
 
-    def _end(self, global_step: int) -> None:
+    def _end(self) -> None:
         jax.profiler.stop_trace()
         self._running, self._wanted = False, None
-        self._on_event(
-            "profile", global_step, f"profiled up to step {global_step}: tensorboard --logdir {self._folder}"
-        )
+        self._on_event("profile", f"profiled; look at it with: tensorboard --logdir {self._folder}")
 
     def _heard(self, number: int, frame: FrameType | None) -> None:
         self._asked = True

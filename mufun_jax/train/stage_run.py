@@ -54,7 +54,6 @@ class Session:
     watch: Watch
     profiler: Profiler
     programs: dict[tuple[Any, ...], jax.stages.Wrapped] = field(default_factory=dict)
-    global_step: int = 0  # steps of all stages so far
 
     def steps_before(self, name: str) -> int:
         """Steps of all stages before one."""
@@ -113,7 +112,7 @@ class StageRun:
                 )
         finally:
             batches.close()
-        session.profiler.stage_ends(session.global_step)
+        session.profiler.stage_ends()
         session.watch.at(f"the end of {self._name}", slow=True)
         return finish_stage(run, state, self._frozen)
 
@@ -168,9 +167,7 @@ class StageRun:
 
     def _on_skip(self, step: int, paused: TrainState | None) -> None:
         reason = self._skipped[step]
-        self._session.events.write(
-            "skipped", self._before + step, f"{self._name}, step {step} is passed over: {reason}"
-        )
+        self._session.events.write("skipped", f"{self._name}, step {step} is passed over: {reason}")
         self._write(step, {"skipped": reason})
         if paused is not None:
             self._pause(step, paused)
@@ -179,7 +176,7 @@ class StageRun:
         session, global_step = self._session, self._before + step
         self._last = {"stage": self._name, "step": step, "global_step": global_step, **line}
         self._journal.write(self._last, self._steps)
-        session.global_step = global_step
+        session.events.reached = global_step
         session.checkpoints.seal_finished()
 
     def _pause(self, step: int, state: TrainState) -> None:

@@ -30,10 +30,10 @@ class KilledError(Exception):
 
 @dataclass
 class Told:
-    events: list[tuple[str, int, str]] = field(default_factory=list)
+    events: list[tuple[str, str]] = field(default_factory=list)
 
-    def __call__(self, event: str, step: int, message: str, **more: float) -> None:
-        self.events.append((event, step, message))
+    def __call__(self, event: str, message: str, **more: float) -> None:
+        self.events.append((event, message))
 
 
 @pytest.fixture(scope="module")
@@ -132,8 +132,8 @@ def test_damage_is_found_named_and_passed_by(seed, tiny_corpus, stopped, tmp_pat
         assert position.global_step == NEWEST
         return
     assert position.global_step == BEFORE, (name, what)
-    (event, step, message), *more = told.events
-    assert (event, step, more) == ("damaged", NEWEST, [])
+    (event, message), *more = told.events
+    assert (event, more) == ("damaged", [])
     assert f"the checkpoint of step {NEWEST} is damaged ({name} " in message, (name, what, message)
     assert (workdir / "damaged" / str(NEWEST)).is_dir()
     assert not (workdir / "checkpoints" / str(NEWEST)).exists()
@@ -158,7 +158,7 @@ def test_without_a_seal_the_arrays_themselves_are_checked(seed, tiny_corpus, sto
         assert same(saved, expected), (files[seed % len(files)], what)
     else:
         assert position.global_step == BEFORE
-        assert told.events[0][:2] == ("damaged", NEWEST)
+        assert told.events[0][0] == "damaged" and f"step {NEWEST} is damaged" in told.events[0][1]
     gc.collect()
 
 

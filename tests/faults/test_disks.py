@@ -86,7 +86,7 @@ def test_a_workdir_that_becomes_read_only(tiny_corpus, whole, tmp_path):
             train_curriculum(tiny_run(tiny_corpus, *KEPT), workdir, Callbacks(on_step=lock))
     finally:
         subprocess.run(["chattr", "-i", folder], check=True)
-    assert list_steps(folder)[-1] in (5, 6)
+    assert list_steps(folder)[-1] in (4, 5, 6)
     train_curriculum(tiny_run(tiny_corpus, *KEPT), workdir)
     assert losses(workdir) == losses(whole)
 

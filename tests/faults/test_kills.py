@@ -29,12 +29,13 @@ def test_a_run_killed_at_random_moments(seed, corpus, undisturbed, programs, sec
     shutil.rmtree(workdir)
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("where", ["save", "stage", "step"])
+@pytest.mark.parametrize(
+    "where", [pytest.param("save", marks=pytest.mark.slow), pytest.param("stage", marks=pytest.mark.full)]
+)
 def test_a_run_killed_where_it_hurts(where, corpus, undisturbed, programs, tmp_path):
-    """Right inside the second save, the change to the second stage, the first step."""
+    """Right inside the second save, and the change to the second stage."""
     workdir = begin(tmp_path / "run", programs)
-    kill = Kill(where, 1 if where == "step" else 2, 0.02)
+    kill = Kill(where, 2, 0.02)
     assert train(corpus, workdir, kill) == -signal.SIGKILL
     assert train(corpus, workdir) == 0, log_of(workdir).read_text()[-3000:]
     assert_same(workdir, undisturbed)
