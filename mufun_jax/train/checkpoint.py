@@ -15,6 +15,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from types import TracebackType
 from typing import Any
 
 import jax
@@ -22,7 +23,7 @@ import orbax.checkpoint as ocp
 from orbax.checkpoint.checkpoint_managers import AnyPreservationPolicy, CustomSteps, EveryNSteps, LatestN
 
 from mufun_jax.config import CheckpointConfig, RunConfig, difference, to_json, validate
-from mufun_jax.errors import CheckpointError, UserError
+from mufun_jax.errors import CheckpointError, LostProcessError, UserError
 from mufun_jax.sharding.processes import first_fault, is_first, said_by_first, wait_for_all
 from mufun_jax.train.digest import Digests, digest_tree
 from mufun_jax.train.seal import find_damage, is_sealed, write_seal
@@ -202,6 +203,17 @@ class Checkpoints:
             self._end_sealing()
         if self._unsealed is not None and not self._manager.is_saving_in_progress():
             self.finish(wait_for_seal=False)
+
+    def __enter__(self) -> "Checkpoints":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if isinstance(error, LostProcessError):  # a save that all take part in will not finish any more
+            self._sealer.shutdown(wait=False, cancel_futures=True)
+        else:
+            self.close()
 
     def close(self) -> None:
         """Waits for saves under way, and their seals."""

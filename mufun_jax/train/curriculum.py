@@ -13,9 +13,9 @@ import numpy as np
 
 from data_pipelines.stage_data import write_data_report
 from mufun_jax.config import RunConfig, difference, to_json
-from mufun_jax.errors import ConfigError, LostProcessError, StoppedRunError
+from mufun_jax.errors import ConfigError, StoppedRunError
 from mufun_jax.sharding.mesh import make_mesh
-from mufun_jax.sharding.processes import check_same, check_shared, is_first, is_lost_connection, wait_for_all
+from mufun_jax.sharding.processes import check_same, check_shared, is_first, wait_for_all
 from mufun_jax.text.tokenizer import load_tokenizer
 from mufun_jax.train.checkpoint import Checkpoints, DamagedCheckpointError, Position
 from mufun_jax.train.events import EventLog, OnEvent
@@ -97,7 +97,7 @@ def train_curriculum(
         watch = opened.enter_context(Watch(workdir, run.watch, on_stall=lambda said: events.write("stalled", said)))
         profiler = opened.enter_context(Profiler(workdir, profile, events.write))
         stop = opened.enter_context(StopRequest())
-        with telling_the_end(events, watch), closing(Checkpoints(workdir, run.checkpoint, events.write)) as checkpoints:
+        with telling_the_end(events), Checkpoints(workdir, run.checkpoint, events.write) as checkpoints, watch.naming():
             position = checkpoints.latest(run)
             data = RunData(run, tokenizer, callbacks.on_measure)
             steps = {name: data.steps(name) for name in run.curriculum}
@@ -117,22 +117,15 @@ def train_curriculum(
 
 
 @contextmanager
-def telling_the_end(events: EventLog, watch: Watch) -> Iterator[None]:
-    """An end before its time is an event. Where another process is gone, that one is named instead of what failed here.
-
-    Raises LostProcessError, or what came.
-    """
+def telling_the_end(events: EventLog) -> Iterator[None]:
+    """An end before its time is an event."""
     try:
         yield
     except StoppedRunError as error:
         events.write("preempted", str(error))
         raise
     except Exception as error:
-        lost = is_lost_connection(error)
-        said = f"the connection to another process was lost; {watch.who_is_gone()}" if lost else str(error)
-        events.write("failed", " ".join(said.split())[:1000])
-        if lost:
-            raise LostProcessError(said) from None
+        events.write("failed", " ".join(str(error).split())[:1000])
         raise
 
 

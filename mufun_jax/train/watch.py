@@ -13,7 +13,8 @@ import socket
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -22,7 +23,8 @@ from typing import Any
 import jax
 
 from mufun_jax.config import WatchConfig
-from mufun_jax.errors import RESTART
+from mufun_jax.errors import RESTART, LostProcessError
+from mufun_jax.sharding.processes import is_lost_connection
 
 _WATCHERS = 2  # the first processes; the second one is for a first one that has stopped
 
@@ -52,7 +54,7 @@ class Watch:
     ):
         self._folder, self._on_stall, self._end = workdir / "processes", on_stall, end
         self._stall, self._patience = 60 * config.stall_minutes, 60 * config.end_minutes
-        self._period = min(10.0, self._stall / 8)
+        self._period = min(5.0, self._stall / 8)
         self._number, self._count = jax.process_index(), jax.process_count()
         self._place, self._slow, self._moves, self._beat = "starting", True, 0, 0
         self._stop = threading.Event()
@@ -79,11 +81,25 @@ class Watch:
         self._place, self._slow = place, slow
         self._moves += 1
 
-    def who_is_gone(self) -> str:
+    @contextmanager
+    def naming(self) -> Iterator[None]:
+        """Where a collective fails inside because another process is gone, that one is named instead.
+
+        Raises LostProcessError.
+        """
+        try:
+            yield
+        except Exception as error:
+            if not is_lost_connection(error):
+                raise
+            raise LostProcessError(f"the connection to another process was lost; {self._who_is_gone()}") from None
+
+    def _who_is_gone(self) -> str:
         """Looks for a few beats whose pulse has stopped, and says so in a sentence."""
         before = [self._beat_of(number) for number in range(self._count)]
         time.sleep(2.5 * self._period)
         gone = [n for n in range(self._count) if self._beat_of(n) == before[n] and n != self._number]
+        time.sleep(1.5 * self._period)  # the others are looking too: who has found out stays a little
         if not gone:
             return "all the others still give signs of life: see their logs"
         named = ", ".join(f"{n} (on {self._seen[n].host})" for n in gone[:8])

@@ -21,16 +21,15 @@ from tests.train.tiny_run import tiny_run, write_tiny_corpus
 
 ROOT = Path(__file__).parents[2]
 PROCESSES = 3
-STEPS = 600
+STEPS, KILLED_AFTER = 80, 25
 SETTINGS = (
     "mesh.simulated_devices=1",
     f"mesh.data={PROCESSES}",
     "curriculum=('align',)",
     f"stages.align.steps={STEPS}",
     f"stages.align.rows={PROCESSES}",
-    "checkpoint.every_steps=20",
+    "checkpoint.every_steps=10",
 )
-pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(scope="module")
@@ -100,10 +99,10 @@ def assert_resumes(corpus: Path, workdir: Path, whole: Path) -> None:
         assert (model[name].read() == tensor.read()).all(), name
 
 
-@pytest.mark.parametrize("lost", [2, 0])
+@pytest.mark.parametrize("lost", [pytest.param(2, marks=pytest.mark.slow), pytest.param(0, marks=pytest.mark.full)])
 def test_one_of_three_is_killed(lost, tiny_corpus, whole, tmp_path):
     running = start(tiny_corpus, tmp_path, whole / "compiled")
-    wait_for_steps(tmp_path, 50)
+    wait_for_steps(tmp_path, KILLED_AFTER)
     running[lost].send_signal(signal.SIGKILL)
     ended = end(running, 60)
     for number, (code, said) in enumerate(ended):
@@ -117,9 +116,10 @@ def test_one_of_three_is_killed(lost, tiny_corpus, whole, tmp_path):
     assert_resumes(tiny_corpus, tmp_path, whole)
 
 
+@pytest.mark.slow
 def test_one_of_three_is_told_to_end(tiny_corpus, whole, tmp_path):
     running = start(tiny_corpus, tmp_path, whole / "compiled")
-    wait_for_steps(tmp_path, 50)
+    wait_for_steps(tmp_path, KILLED_AFTER)
     running[1].send_signal(signal.SIGTERM)
     ended = end(running, 30)
     assert [code for code, _ in ended] == [RESTART] * PROCESSES, ended
