@@ -62,6 +62,7 @@ bench: setup-test
 	$(BIN)/python -m tests.benchmarks.convert $(if $(FOLDER),--folder $(FOLDER))
 	$(BIN)/python -m tests.benchmarks.data $(if $(FOLDER),--folder $(FOLDER))
 	$(BIN)/python -m tests.benchmarks.train
+	$(BIN)/python -m tests.benchmarks.survival
 
 clean:
 	rm -rf .venv runs build *.egg-info

@@ -90,7 +90,7 @@ PANELS = (
     Panel(
         "seconds",
         "Step time",
-        "log scale; a stage's first step compiles",
+        "log scale; without compiling, saving, evaluating",
         {"seconds": ""},
         log=True,
         smoothing="median",
