@@ -162,9 +162,10 @@ def test_without_a_seal_the_arrays_themselves_are_checked(seed, tiny_corpus, sto
     gc.collect()
 
 
-@pytest.mark.slow
-def test_a_run_goes_on_from_the_one_before_whichever_file_is_damaged(tiny_corpus, stopped, whole, tmp_path):
-    for number, name in enumerate(files_of(stopped)):
+@pytest.mark.parametrize("nth", [pytest.param(n, marks=pytest.mark.full if n else pytest.mark.slow) for n in range(4)])
+def test_a_run_goes_on_from_the_one_before_whichever_file_is_damaged(nth, tiny_corpus, stopped, whole, tmp_path):
+    """Every file, a quarter of them in each of four tests."""
+    for number, name in enumerate(files_of(stopped)[nth::4]):
         workdir = tmp_path / str(number)
         shutil.copytree(stopped, workdir)
         path = workdir / "checkpoints" / str(NEWEST) / name
