@@ -14,7 +14,7 @@ from rich.text import Text
 from mufun_jax.train.curriculum import Callbacks, StageSummary
 
 _SECONDS_BETWEEN_LINES = 30.0  # where standard error is no terminal
-_TOLD = ("start", "damaged", "skipped", "rollback", "preempted", "stalled", "profile")  # events that are printed
+_TOLD = ("start", "damaged", "skipped", "rollback", "stalled", "profile")  # events that are printed; errors are anyway
 
 
 class TrainView:

@@ -39,13 +39,13 @@ def tiny_corpus(tmp_path_factory):
     return corpus
 
 
-def start(corpus: Path, workdir: Path, programs: Path) -> list[subprocess.Popen[str]]:
+def start(corpus: Path, workdir: Path, programs: Path, *settings: str) -> list[subprocess.Popen[str]]:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         address = f"127.0.0.1:{free.getsockname()[1]}"
     command = [sys.executable, "-m", "mufun_jax.cli", "train", "--config", str(corpus / "tiny.py")]
     command += ["--workdir", str(workdir), "--coordinator", address, "--processes", str(PROCESSES)]
-    command += [word for setting in (f"data={corpus}", *SETTINGS) for word in ("--set", setting)]
+    command += [word for setting in (f"data={corpus}", *SETTINGS, *settings) for word in ("--set", setting)]
     environment = os.environ | {"JAX_COMPILATION_CACHE_DIR": str(programs)}
     return [
         subprocess.Popen(
@@ -130,3 +130,23 @@ def test_one_of_three_is_told_to_end(tiny_corpus, whole, tmp_path):
         == f"stopped by SIGTERM; step {last} of align is saved: the same command goes on from there"
     )
     assert_resumes(tiny_corpus, tmp_path, whole)
+
+
+@pytest.mark.full
+def test_one_of_three_is_frozen(tiny_corpus, whole, tmp_path):
+    """It is named while it is, and when it wakes up all goes on as if nothing had been."""
+    running = start(tiny_corpus, tmp_path, whole / "compiled", "watch.stall_minutes=0.25")
+    wait_for_steps(tmp_path, KILLED_AFTER)
+    running[1].send_signal(signal.SIGSTOP)
+    deadline, said = time.monotonic() + 90, ""
+    while "stalled" not in said:
+        assert time.monotonic() < deadline
+        time.sleep(0.5)
+        said = (tmp_path / "events.jsonl").read_text()
+    running[1].send_signal(signal.SIGCONT)
+    stalled = next(line for line in map(json.loads, said.splitlines()) if line["event"] == "stalled")
+    assert "process 1 (on " in stalled["message"] and "of 3 gives no sign of life" in stalled["message"]
+    ended = end(running, 300)
+    assert [code for code, _ in ended] == [0] * PROCESSES, ended[0][1][-3000:]
+    losses = [[line["loss"] for line in read_metrics(folder / "metrics.jsonl")] for folder in (tmp_path, whole)]
+    assert losses[0] == losses[1]
