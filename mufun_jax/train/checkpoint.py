@@ -11,8 +11,9 @@ import hashlib
 import json
 import shutil
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import TracebackType
@@ -24,7 +25,7 @@ from orbax.checkpoint.checkpoint_managers import AnyPreservationPolicy, CustomSt
 
 from mufun_jax.config import CheckpointConfig, RunConfig, difference, to_json, validate
 from mufun_jax.errors import CheckpointError, LostProcessError, UserError
-from mufun_jax.sharding.processes import first_fault, is_first, said_by_first, wait_for_all
+from mufun_jax.sharding.processes import first_fault, is_first, is_lost_connection, said_by_first, wait_for_all
 from mufun_jax.train.digest import Digests, digest_tree
 from mufun_jax.train.seal import find_damage, is_sealed, write_seal
 from mufun_jax.train.state import Saved
@@ -117,6 +118,7 @@ class Checkpoints:
         self._tell_unfinished()
         steps = list_steps(self._folder)
         for step in reversed(steps):
+            self._check_format(step)
             fault = first_fault(self._find_fault(step))
             if fault is None:
                 meta = read_meta(self._folder / str(step))
@@ -145,7 +147,11 @@ class Checkpoints:
                 args=ocp.args.Composite(state=ocp.args.StandardRestore(shapes)),  # pyright: ignore[reportCallIssue]
             )
             saved = restored["state"]
-        except Exception as error:  # noqa: BLE001  whatever the readers of damaged bytes say
+        except Exception as error:
+            # Files that are as they were sealed are not damaged: no memory, or another process gone, is no fault of
+            # theirs. Of others, whatever the readers of damaged bytes say is a fault.
+            if is_sealed(self._folder / str(position.global_step)) or is_lost_connection(error):
+                raise
             fault = f"cannot be read ({type(error).__name__}: {' '.join(str(error).split())[:200]})"
         if saved is not None:
             found = {**digest_trained(saved), **digest_frozen(saved["frozen"])}
@@ -176,7 +182,7 @@ class Checkpoints:
             self._best.losses[position.global_step] = position.evaluation_loss
         self._unsealed, self._saved = position.global_step, time.monotonic()
         began = time.perf_counter()
-        try:
+        with self._saying_what_failed():
             self._manager.save(
                 position.global_step,
                 args=ocp.args.Composite(
@@ -185,8 +191,6 @@ class Checkpoints:
                 ),
                 force=True,
             )
-        except Exception as error:  # noqa: BLE001  a full disk has as many names as there are layers above it
-            raise self._save_error(error) from None
         self._held_up += time.perf_counter() - began
 
     def due(self, global_step: int) -> bool:
@@ -247,10 +251,8 @@ class Checkpoints:
         """Waits for the save under way and begins to seal it."""
         if self._unsealed is not None:
             step = self._unsealed
-            try:
+            with self._saying_what_failed():
                 self._manager.wait_until_finished()
-            except Exception as error:  # noqa: BLE001  as in `save`
-                raise self._save_error(error) from None
             self._unsealed = None
             if self._sealing is not None:
                 self._end_sealing()
@@ -264,10 +266,19 @@ class Checkpoints:
     def _end_sealing(self) -> None:
         assert self._sealing is not None
         sealing, self._sealing = self._sealing, None
-        try:
+        with self._saying_what_failed():
             sealing.result()
-        except OSError as error:
-            raise self._save_error(error) from None
+
+    @contextmanager
+    def _saying_what_failed(self) -> Iterator[None]:
+        """A save that fails is the user's to mend, and a full disk has as many names as there are layers above it.
+        Where another process is gone there is nothing to mend: that is raised as it is."""
+        try:
+            yield
+        except Exception as error:
+            if is_lost_connection(error):
+                raise
+            raise self._save_error(error) from error
 
     def _save_error(self, error: Exception) -> UserError:
         step = self._unsealed or "the last save"
@@ -295,9 +306,16 @@ class Checkpoints:
                 return fault
         return meta_fault(folder)
 
-    def _check_config(self, run: RunConfig, meta: dict[str, Any]) -> None:
-        if meta["format"] != _FORMAT:
+    def _check_format(self, step: int) -> None:
+        """A checkpoint of an earlier version, which had no checksum, is not damaged. Raises CheckpointError."""
+        try:
+            meta = read_meta(self._folder / str(step))
+        except (OSError, ValueError, RecursionError):
+            return  # it is damaged; what about it, is found next
+        if isinstance(meta, dict) and "checksum" not in meta and meta.get("format") in range(1, _FORMAT):
             raise CheckpointError(f"{self._folder}: checkpoint format {meta['format']}, this reads {_FORMAT}")
+
+    def _check_config(self, run: RunConfig, meta: dict[str, Any]) -> None:
         saved = validate(RunConfig, meta["config"], str(self._folder))
         changed = difference(replace(saved, **{name: getattr(run, name) for name in _MAY_DIFFER}), run)
         if changed:

@@ -133,3 +133,26 @@ def test_the_command_lists_them_and_says_what_is_wrong(corpus, tmp_path, run):
     assert code == 1 and "not sealed" in out and "step 4: meta/metadata has 1 bytes" in out
     code, _, err = run("checkpoints", tmp_path / "nowhere")
     assert code == 2 and "no checkpoints are here; give the --workdir of `mufun train`" in err
+
+
+def test_a_checkpoint_of_an_earlier_version_is_refused_and_left_where_it_is(corpus, tmp_path):
+    meta = tmp_path / "checkpoints" / "7" / "meta" / "metadata"
+    meta.parent.mkdir(parents=True)
+    meta.write_text(json.dumps({"format": 3, "stage": "align", "step": 4, "data": {}, "config": {}}))
+    with pytest.raises(CheckpointError, match=r"checkpoint format 3, this reads 4"):
+        train_curriculum(tiny_run(corpus), tmp_path)
+    assert meta.is_file() and not (tmp_path / "damaged").exists()
+
+
+@pytest.mark.parametrize("error", [MemoryError("RESOURCE_EXHAUSTED"), RuntimeError("whatever")], ids=str)
+def test_a_whole_checkpoint_that_cannot_be_read_just_now_is_not_put_aside(corpus, tmp_path, monkeypatch, error):
+    run_until(tiny_run(corpus, "curriculum=('align',)"), tmp_path, 5)
+
+    def fail(*_, **__):
+        raise error
+
+    with monkeypatch.context() as broken:
+        broken.setattr("orbax.checkpoint.CheckpointManager.restore", fail)
+        with pytest.raises(type(error), match=str(error)):
+            train_curriculum(tiny_run(corpus, "curriculum=('align',)"), tmp_path)
+    assert steps_kept(tmp_path) == [4] and not (tmp_path / "damaged").exists()
