@@ -17,7 +17,7 @@ row of a long stage to each; `mufun plan` tells what that takes. configs/nano.py
 from ml_collections import ConfigDict
 
 from configs.mixtures import MIXTURES
-from mufun_jax.config import to_json
+from mufun_jax.config_file import to_json
 from mufun_jax.model.presets import preset
 
 

@@ -14,7 +14,7 @@ mesh axis `context`, and there are 32 sequences at once, on 512 chips. The first
 from ml_collections import ConfigDict
 
 from configs.mixtures import MIXTURES
-from mufun_jax.config import to_json
+from mufun_jax.config_file import to_json
 from mufun_jax.model.presets import preset
 
 

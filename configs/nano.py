@@ -9,7 +9,7 @@ The stages are those of the full model, and what trains in each; `configs/mufun_
 
 from ml_collections import ConfigDict
 
-from mufun_jax.config import to_json
+from mufun_jax.config_file import to_json
 from mufun_jax.model.presets import preset
 
 

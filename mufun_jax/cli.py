@@ -158,7 +158,7 @@ def train(
     SIGTERM and Ctrl-C save before they stop; SIGUSR1 profiles the next five steps, in WORKDIR/profile. Exit codes: 0
     done, 2 a mistake that you can mend, 75 stopped by SIGTERM (start it again), 130 by Ctrl-C.
     """
-    from mufun_jax.config import load_run_config
+    from mufun_jax.config_file import load_run_config
     from mufun_jax.sharding.processes import Processes
 
     joining = Processes(coordinator, processes, process, distributed)
@@ -266,7 +266,7 @@ def plan(
 
     `mufun plan --config configs/mufun_8b.py --topology v5e:16x16 --program decode --weights int8 --rows 256`
     """
-    from mufun_jax.config import load_run_config
+    from mufun_jax.config_file import load_run_config
 
     # Only the stage that is planned need fit the mesh.
     run = load_run_config(config, [*(set_ or []), *([f"curriculum=({stage!r},)"] if stage else [])])

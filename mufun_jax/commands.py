@@ -92,7 +92,7 @@ def train(
     run: "RunConfig", workdir: Path, processes: "Processes | None" = None, profile: "Steps | None" = None
 ) -> Path:
     """Trains the curriculum, on several processes where `processes` says so; returns the model folder."""
-    from mufun_jax.config import to_json
+    from mufun_jax.config_file import to_json
     from mufun_jax.sharding.mesh import simulate_devices
     from mufun_jax.sharding.processes import Processes, check_same, is_first, joined
     from mufun_jax.train.curriculum import train_curriculum
@@ -300,7 +300,7 @@ def demo(workdir: Path, *, seed: int, quick: bool, workers: int) -> None:
     """Prepares, trains, evaluates and asks, by the functions above."""
     from data_pipelines.prepare import PrepareOptions
     from data_pipelines.score_corpus import ScoreCorpusConfig
-    from mufun_jax.config import load_run_config
+    from mufun_jax.config_file import load_run_config
 
     data = workdir / "data"
     _output.rule("1. Music from scores")

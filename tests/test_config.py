@@ -18,11 +18,8 @@ from mufun_jax.config import (
     OptimizerConfig,
     RunConfig,
     StageConfig,
-    difference,
-    load_run_config,
-    to_json,
-    validate,
 )
+from mufun_jax.config_file import difference, load_run_config, to_json, validate
 from mufun_jax.errors import ConfigError
 from tests.tiny import tiny_model
 
@@ -38,7 +35,7 @@ ALL_KINDS = [
 
 CONFIG = """
 from ml_collections import ConfigDict
-from mufun_jax.config import to_json
+from mufun_jax.config_file import to_json
 from mufun_jax.model.presets import preset
 
 def get_config():

@@ -12,7 +12,7 @@ PACKAGES = ("mufun_jax", "data_pipelines", "configs")
 
 # What stands on one line may not import one another, but for the pairs in SIDEWAYS.
 ORDER = (
-    ("axes", "config", "errors", "progress"),
+    ("axes", "config", "config_file", "errors", "progress"),
     ("audio", "text"),
     ("batch",),
     ("model",),
@@ -25,6 +25,8 @@ ORDER = (
 LEVEL = {part: level for level, parts in enumerate(ORDER) for part in parts}
 SIDEWAYS = {
     ("config", "errors"),
+    ("config_file", "config"),
+    ("config_file", "errors"),
     ("cli", "commands"),
     ("cli", "checkpoints_command"),
     ("cli", "plan_command"),
@@ -33,7 +35,7 @@ SIDEWAYS = {
     ("plan_command", "commands"),
     ("report_command", "commands"),
 }
-DATA_PIPELINES_MAY = {"audio", "text", "batch", "config", "errors"}
+DATA_PIPELINES_MAY = {"audio", "text", "batch", "config", "config_file", "errors"}
 MAY_IMPORT_DATA_PIPELINES = {"train", "evaluate", "commands", "cli"}
 SCORES_ONLY = {"music21", "pretty_midi", "tinysoundfont"}
 NOWHERE = {"torch", "librosa", "tensorflow", "tensorflow_datasets"}

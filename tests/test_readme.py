@@ -17,7 +17,7 @@ import soundfile
 from configs.mixtures import MIXTURES
 from data_pipelines.sources.gtzan import GENRES
 from data_pipelines.sources.table import data_set_table
-from mufun_jax.config import load_run_config
+from mufun_jax.config_file import load_run_config
 from mufun_jax.plan.plan import Request
 from mufun_jax.plan.topology import parse_topology
 from tests.parity.reference_model import ReferenceModel

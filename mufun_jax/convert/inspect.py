@@ -6,7 +6,7 @@ from math import prod
 from pathlib import Path
 from typing import Any
 
-from mufun_jax.config import to_json
+from mufun_jax.config_file import to_json
 from mufun_jax.convert.sources import (
     CTRANSLATE2,
     STAGE_FOLDERS,

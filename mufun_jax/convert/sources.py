@@ -6,7 +6,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from mufun_jax.config import DecoderConfig, EncoderConfig, ModelConfig, difference
+from mufun_jax.config import DecoderConfig, EncoderConfig, ModelConfig
+from mufun_jax.config_file import difference
 from mufun_jax.convert.ctranslate2 import read_ctranslate2_whisper
 from mufun_jax.convert.torch_pickle import read_pytorch_bin
 from mufun_jax.errors import CheckpointError

@@ -23,7 +23,8 @@ import jax
 import orbax.checkpoint as ocp
 from orbax.checkpoint.checkpoint_managers import AnyPreservationPolicy, CustomSteps, EveryNSteps, LatestN
 
-from mufun_jax.config import CheckpointConfig, RunConfig, difference, to_json, validate
+from mufun_jax.config import CheckpointConfig, RunConfig
+from mufun_jax.config_file import difference, to_json, validate
 from mufun_jax.errors import CheckpointError, LostProcessError, UserError
 from mufun_jax.sharding.processes import first_fault, is_first, is_lost_connection, said_by_first, wait_for_all
 from mufun_jax.train.digest import Digests, digest_tree

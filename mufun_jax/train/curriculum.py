@@ -12,7 +12,8 @@ import jax
 import numpy as np
 
 from data_pipelines.stage_data import write_data_report
-from mufun_jax.config import RunConfig, difference, to_json
+from mufun_jax.config import RunConfig
+from mufun_jax.config_file import difference, to_json
 from mufun_jax.errors import ConfigError, StoppedRunError
 from mufun_jax.sharding.mesh import make_mesh
 from mufun_jax.sharding.processes import check_same, check_shared, is_first, wait_for_all

@@ -10,7 +10,8 @@ from tensorboardX.event_file_writer import EventsWriter
 from tensorboardX.proto import event_pb2
 from tensorboardX.summary import scalar
 
-from mufun_jax.config import DashboardConfig, to_json
+from mufun_jax.config import DashboardConfig
+from mufun_jax.config_file import to_json
 from mufun_jax.errors import ConfigError
 from mufun_jax.sharding.processes import is_first
 

@@ -16,7 +16,8 @@ from typing import Any
 from pydantic import ConfigDict, NonNegativeInt, PositiveFloat, PositiveInt
 from pydantic.dataclasses import dataclass as checked_dataclass
 
-from mufun_jax.config import CONVOLUTION_STRIDE, HOP_SAMPLES, DecoderConfig, EncoderConfig, ModelConfig, validate
+from mufun_jax.config import CONVOLUTION_STRIDE, HOP_SAMPLES, DecoderConfig, EncoderConfig, ModelConfig
+from mufun_jax.config_file import validate
 from mufun_jax.errors import CheckpointError, ConfigError
 
 FORMAT = 2  # of the key `mufun_jax`

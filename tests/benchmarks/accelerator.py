@@ -23,7 +23,8 @@ import jax.numpy as jnp
 import numpy as np
 from rich.console import Console
 
-from mufun_jax.config import RunConfig, StageConfig, load_run_config
+from mufun_jax.config import RunConfig, StageConfig
+from mufun_jax.config_file import load_run_config
 from mufun_jax.model.attention import full_attention, packed_attention
 from mufun_jax.model.compute import Compute, kernel_for
 from mufun_jax.model.flops import train_flops

@@ -27,7 +27,8 @@ from rich.console import Console  # noqa: E402
 from rich.table import Table  # noqa: E402
 
 from mufun_jax.batch import Batch  # noqa: E402
-from mufun_jax.config import RunConfig, StageConfig, load_run_config  # noqa: E402
+from mufun_jax.config import RunConfig, StageConfig  # noqa: E402
+from mufun_jax.config_file import load_run_config  # noqa: E402
 from mufun_jax.sharding.local_rows import LocalRows  # noqa: E402
 from mufun_jax.sharding.mesh import make_mesh  # noqa: E402
 from mufun_jax.sharding.rules import sharding_context, tree_shardings  # noqa: E402

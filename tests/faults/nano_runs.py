@@ -16,7 +16,8 @@ from pathlib import Path
 from data_pipelines.prepare import PrepareOptions, prepare
 from data_pipelines.score_corpus import ScoreCorpusConfig, render_score_corpus
 from data_pipelines.source import score_corpus_sources
-from mufun_jax.config import RunConfig, load_run_config
+from mufun_jax.config import RunConfig
+from mufun_jax.config_file import load_run_config
 from mufun_jax.errors import exit_code
 from mufun_jax.train.metrics import read_metrics
 

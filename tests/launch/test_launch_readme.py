@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from mufun_jax.config import load_run_config
+from mufun_jax.config_file import load_run_config
 from mufun_jax.plan.plan import Request
 from mufun_jax.plan.topology import parse_topology
 from tests.launch.fake_cloud import ROOT

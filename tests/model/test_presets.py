@@ -8,7 +8,8 @@ from jax.sharding import NamedSharding
 from transformers import Qwen3ForCausalLM
 from transformers.models.whisper.modeling_whisper import WhisperEncoder
 
-from mufun_jax.config import ModelConfig, to_json, validate
+from mufun_jax.config import ModelConfig
+from mufun_jax.config_file import to_json, validate
 from mufun_jax.errors import ConfigError
 from mufun_jax.model.presets import PRESETS, WHISPER_BASE, preset
 from mufun_jax.sharding.mesh import inference_mesh

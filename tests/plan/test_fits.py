@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 import mufun_jax
-from mufun_jax.config import load_run_config
+from mufun_jax.config_file import load_run_config
 from mufun_jax.plan.plan import Plan, Request, make_plan
 from mufun_jax.plan.proof import attention_kernels, gathered_outside_loops, holds_array, reductions
 from mufun_jax.plan.report import plan_json

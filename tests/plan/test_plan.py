@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 
 from mufun_jax import cli, plan_command
-from mufun_jax.config import ConfigError, MeshConfig, RunConfig, StageConfig
+from mufun_jax.config import MeshConfig, RunConfig, StageConfig
+from mufun_jax.errors import ConfigError
 from mufun_jax.model.flops import train_flops
 from mufun_jax.plan import plan as plan_module
 from mufun_jax.plan import search as search_module

@@ -13,7 +13,8 @@ from typing import Any
 
 import numpy as np
 
-from mufun_jax.config import RunConfig, load_run_config, to_json
+from mufun_jax.config import RunConfig
+from mufun_jax.config_file import load_run_config, to_json
 
 ROOT = Path(__file__).parent.parent.parent
 START = 1_790_000_000.0

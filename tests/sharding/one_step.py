@@ -20,7 +20,8 @@ from data_pipelines.encode import Budget, EncodedExample
 from data_pipelines.pack import build_row
 from mufun_jax.axes import MESH_AXES
 from mufun_jax.batch import Batch
-from mufun_jax.config import MeshConfig, RunConfig, load_run_config
+from mufun_jax.config import MeshConfig, RunConfig
+from mufun_jax.config_file import load_run_config
 from mufun_jax.model import vocabulary
 from mufun_jax.sharding.local_rows import LocalRows
 from mufun_jax.sharding.mesh import simulate_devices

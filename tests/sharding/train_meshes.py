@@ -12,7 +12,8 @@ from pathlib import Path
 
 import jax
 
-from mufun_jax.config import RunConfig, load_run_config
+from mufun_jax.config import RunConfig
+from mufun_jax.config_file import load_run_config
 from mufun_jax.sharding.mesh import simulate_devices
 from mufun_jax.sharding.processes import Processes, joined
 from mufun_jax.train.curriculum import train_curriculum

@@ -8,7 +8,8 @@ import soundfile
 
 from data_pipelines.prepare import PrepareOptions, prepare
 from data_pipelines.source import manifest_source
-from mufun_jax.config import SAMPLE_RATE, RunConfig, load_run_config
+from mufun_jax.config import SAMPLE_RATE, RunConfig
+from mufun_jax.config_file import load_run_config
 
 CONFIG = """
 from ml_collections import ConfigDict
