@@ -26,7 +26,9 @@ from mufun_jax.sharding.roll_call import call_roll
 _TPU_PORT = "8476"
 _OWN_PORTS = ("SLURM_JOB_ID", "OMPI_MCA_orte_hnp_uri")  # there jax derives a port from the job's number
 _JOIN_SECONDS = 300
-_SILENT_SECONDS = 30  # after which a process that sends no heartbeat is taken for dead, and all end
+# After which a process that sends no heartbeat is taken for dead, and JAX ends all. Heartbeats come every half of that:
+# what is left after the last one is more than the watch needs to name the process in our words.
+_SILENT_SECONDS = 50
 _LONGEST_FAULT = 400  # bytes
 _LOST = ("Gloo", "closed by peer", "Connection reset", "heartbeat", "coordination service", "UNAVAILABLE")
 

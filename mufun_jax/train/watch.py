@@ -97,9 +97,9 @@ class Watch:
     def _who_is_gone(self) -> str:
         """Looks for a few beats whose pulse has stopped, and says so in a sentence."""
         before = [self._beat_of(number) for number in range(self._count)]
-        time.sleep(2.5 * self._period)
+        time.sleep(1.5 * self._period)
         gone = [n for n in range(self._count) if self._beat_of(n) == before[n] and n != self._number]
-        time.sleep(1.5 * self._period)  # the others are looking too: who has found out stays a little
+        time.sleep(self._period)  # the others are looking too: who has found out stays a little
         if not gone:
             return "all the others still give signs of life: see their logs"
         named = ", ".join(f"{n} (on {self._seen[n].host})" for n in gone[:8])

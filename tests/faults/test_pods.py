@@ -28,7 +28,7 @@ SETTINGS = (
     "curriculum=('align',)",
     f"stages.align.steps={STEPS}",
     f"stages.align.rows={PROCESSES}",
-    "checkpoint.every_steps=10",
+    "checkpoint.every_steps=20",
 )
 
 
