@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from mufun_jax.sharding.processes import is_first
-from mufun_jax.train.metrics import read_metrics
+from mufun_jax.train.metrics import lines_and_ends
 
 OnEvent = Callable[[str, str], None]  # event, message
 
@@ -28,13 +28,12 @@ class EventLog:
         self._on_event, self._lock, self._file = on_event, threading.Lock(), None
         self.session, self.began = 0, time.time()
         self.reached = 0  # steps of all stages that are done
-        path = workdir / "events.jsonl"
-        for line in read_metrics(path):
-            self.session, self.began = line["session"] + 1, min(self.began, line["time"])
+        path, kept = workdir / "events.jsonl", 0
+        for line, end in lines_and_ends(path):
+            self.session, self.began, kept = line["session"] + 1, min(self.began, line["time"]), end
         if is_first():
             self._file = path.open("a", encoding="utf-8")
-            if path.stat().st_size and not path.read_bytes().endswith(b"\n"):
-                self._file.write("\n")  # a kill cut the last line short
+            self._file.truncate(kept)  # half a line, where a kill or a full disk cut the last one short
 
     def write(self, event: str, message: str, **more: Any) -> None:
         """`more` may have a `global_step` of its own."""

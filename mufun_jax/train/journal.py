@@ -24,7 +24,7 @@ class Journal:
     """Goes on after the global step `resume_after`; lines after it are taken back."""
 
     def __init__(self, run: RunConfig, workdir: Path, events: EventLog, resume_after: int, on_step: OnStep):
-        self._events, self._on_step = events, on_step
+        self._on_step = on_step
         self._dashboards = Dashboards(workdir, run.dashboards, run, resume_after)
         self.metrics = MetricsLog(workdir / "metrics.jsonl", resume_after)
         self._started, self._wall = time.monotonic(), max(0.0, time.time() - events.began)
@@ -55,11 +55,11 @@ class Journal:
 class StageClock:
     """Where the time of a stage goes: into steps, or aside, into compiling, evaluating and saving."""
 
-    def __init__(self, run: RunConfig, name: str, stage: StageConfig, devices: Sequence[Any]):
+    def __init__(self, run: RunConfig, stage: StageConfig, devices: Sequence[Any]):
         self._sets = list(stage.mixture)
         self._throughput = Throughput(run.model, stage, devices)
         self._device = next(device for device in devices if device.process_index == device.client.process_index())
-        self._name, self._marked, self._aside = name, time.perf_counter(), {}
+        self._marked, self._aside = time.perf_counter(), {}
 
     def aside(self, what: str, seconds: float) -> None:
         """So many seconds since the last step's line were not its own: "compile", "evaluation", "save"."""

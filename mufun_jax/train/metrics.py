@@ -20,7 +20,7 @@ class MetricsLog:
         self.evaluation_losses: dict[int, float] = {}  # by global step
         self._file: BinaryIO | None = None
         kept = 0
-        for line, end in _lines(path):
+        for line, end in lines_and_ends(path):
             if line["global_step"] > resume_after:
                 break
             kept = end
@@ -55,11 +55,11 @@ def read_metrics(path: Path) -> Iterator[dict[str, Any]]:
 
     Raises UserError, with the line's number, where another one is no JSON object.
     """
-    return (line for line, _ in _lines(path))
+    return (line for line, _ in lines_and_ends(path))
 
 
-def _lines(path: Path) -> Iterator[tuple[dict[str, Any], int]]:
-    """Each line, and the byte where it ends."""
+def lines_and_ends(path: Path) -> Iterator[tuple[dict[str, Any], int]]:
+    """Each line, and the byte where it ends. Raises UserError as `read_metrics` does."""
     if not path.is_file():
         return
     with path.open("rb") as file:

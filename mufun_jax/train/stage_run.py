@@ -76,7 +76,7 @@ class StageRun:
         self._session, self._journal, self._name, self._position = session, journal, name, position
         self._stage, self._steps = session.run.stages[name], session.steps[name]
         self._before = session.steps_before(name)
-        self._clock = StageClock(session.run, name, self._stage, list(session.mesh.devices.flat))
+        self._clock = StageClock(session.run, self._stage, list(session.mesh.devices.flat))
         lines = read_metrics(journal.metrics.path) if position else ()  # up to the checkpoint: the rest was taken back
         self._guard = Guard(session.run.guard, name, lines)
         self._skipped = session.skipped.of(name)

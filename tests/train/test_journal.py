@@ -13,6 +13,7 @@ from tensorboardX.record_writer import RecordWriter
 
 from mufun_jax.errors import ConfigError, UserError
 from mufun_jax.train.curriculum import Callbacks, train_curriculum
+from mufun_jax.train.events import EventLog
 from mufun_jax.train.metrics import MetricsLog, read_metrics
 from mufun_jax.train.profiler import Steps
 from mufun_jax.train.throughput import Throughput
@@ -182,6 +183,19 @@ def test_lines_after_the_checkpoint_are_taken_back(tmp_path):
     log.close()
     assert [line["global_step"] for line in read_metrics(path)] == [1, 2, 3, 4]
     assert log.evaluation_losses == {4: 0.5}
+
+
+def test_half_an_event_that_a_kill_left_does_not_stop_the_run(tmp_path):
+    path = tmp_path / "events.jsonl"
+    for session in range(3):
+        log = EventLog(tmp_path)
+        assert log.session == session
+        log.write("start", "again")
+        log.close()
+        whole = path.read_bytes()
+        path.write_bytes(whole + b'{"time": 1.5, "sess')
+    EventLog(tmp_path).close()
+    assert path.read_bytes() == whole
 
 
 def test_a_step_in_words(lines):
