@@ -2,7 +2,8 @@
 # make test    everything that proves it works: about twenty minutes
 # make test-slow   longer proofs, some compiled for TPUs: half an hour
 # make test-full   all proofs: hours
-# make bench   measures: conversion of a 10 GB checkpoint beside cp; the data path and a train step beside the reference's
+# make bench   measures: conversion of a 10 GB checkpoint beside cp; the data path and a train step beside the reference's;
+#              what saving and restarting cost
 # make setup   the virtual environment in .venv; does nothing when nothing changed
 
 PYTHON ?= python3
@@ -49,7 +50,7 @@ browser:
 	fi
 
 test: setup-test browser
-	$(BIN)/pytest -m "not slow and not full"
+	$(BIN)/pytest -m "not slow and not full" --numprocesses auto --maxprocesses 4 --dist loadfile
 
 test-slow: setup-test
 	$(BIN)/pytest -m slow

@@ -21,6 +21,14 @@ jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
 simulate_devices(MeshConfig(data=2, simulated_devices=2))
 
 
+@pytest.fixture(scope="session")
+def tiny_corpus(tmp_path_factory):
+    """Of `write_tiny_corpus`, for all to read: a test that changes it writes its own."""
+    from tests.train.tiny_run import write_tiny_corpus
+
+    return write_tiny_corpus(tmp_path_factory.mktemp("tones"))
+
+
 @pytest.fixture
 def run(monkeypatch, capsys):
     """Runs `mufun ARGUMENTS` in this process; gives exit code, standard output and standard error."""

@@ -21,17 +21,12 @@ from tests.released_folder import (
     write_stage,
     write_whisper,
 )
-from tests.train.tiny_run import tiny_run, write_tiny_corpus
+from tests.train.tiny_run import tiny_run
 
 
 @pytest.fixture(scope="module")
-def corpus(tmp_path_factory):
-    return write_tiny_corpus(tmp_path_factory.mktemp("corpus"))
-
-
-@pytest.fixture(scope="module")
-def checkpoint(corpus, tmp_path_factory):
-    return train_curriculum(tiny_run(corpus, "curriculum=('align',)"), tmp_path_factory.mktemp("run"))
+def checkpoint(tiny_corpus, tmp_path_factory):
+    return train_curriculum(tiny_run(tiny_corpus, "curriculum=('align',)"), tmp_path_factory.mktemp("run"))
 
 
 def one_line(err: str) -> str:
@@ -64,8 +59,8 @@ def test_ask_takes_any_format_rate_and_channel_count(run, checkpoint, tmp_path, 
     assert answer["heard"][0]["seconds_used"] == pytest.approx(3.0, abs=0.1)
 
 
-def test_ask_says_what_it_did_not_hear(run, checkpoint, corpus, tmp_path):
-    song, long = corpus / "songs0.wav", tmp_path / "long.wav"  # 5 s, what the tiny model hears, and twice that
+def test_ask_says_what_it_did_not_hear(run, checkpoint, tiny_corpus, tmp_path):
+    song, long = tiny_corpus / "songs0.wav", tmp_path / "long.wav"  # 5 s, what the tiny model hears, and twice that
     samples, rate = soundfile.read(song)
     soundfile.write(long, np.concatenate([samples, samples]), rate)
     code, out, err = run("ask", long, "High?", "--checkpoint", checkpoint, "--max-new-tokens", 4)
@@ -78,15 +73,15 @@ def test_ask_says_what_it_did_not_hear(run, checkpoint, corpus, tmp_path):
     assert heard["seconds_dropped"] == 0.5
 
 
-def test_ask_takes_several_songs(run, checkpoint, corpus):
-    songs = [corpus / "notes0.wav", corpus / "notes1.wav"]
+def test_ask_takes_several_songs(run, checkpoint, tiny_corpus):
+    songs = [tiny_corpus / "notes0.wav", tiny_corpus / "notes1.wav"]
     code, out, _ = run("ask", *songs, "<audio> <audio> Same?", "--checkpoint", checkpoint, "--json")
     assert code == 0
     assert [Path(heard["file"]) for heard in json.loads(out)["heard"]] == songs
 
 
-def test_mistakes_of_ask(run, checkpoint, corpus, tmp_path):
-    song = corpus / "notes0.wav"
+def test_mistakes_of_ask(run, checkpoint, tiny_corpus, tmp_path):
+    song = tiny_corpus / "notes0.wav"
     (tmp_path / "empty.wav").write_bytes(b"")
     (tmp_path / "noise.mp3").write_bytes(bytes(range(256)) * 20)
     soundfile.write(tmp_path / "nan.wav", np.full(16_000, np.nan, np.float32), 16_000, subtype="FLOAT")
@@ -115,9 +110,9 @@ def test_mistakes_of_ask(run, checkpoint, corpus, tmp_path):
     assert "nowhere: no model here" in one_line(err)
 
 
-def test_mistakes_of_train_and_evaluate(run, checkpoint, corpus, tmp_path):
-    tiny_run(corpus)  # writes tiny.py
-    config = corpus / "tiny.py"
+def test_mistakes_of_train_and_evaluate(run, checkpoint, tiny_corpus, tmp_path):
+    tiny_run(tiny_corpus)  # writes tiny.py
+    config = tiny_corpus / "tiny.py"
     for arguments, words in (
         (("train", "--config", tmp_path / "nano.py"), "nano.py: no such config file"),
         (("train", "--config", config, "--set", "stages.algn.steps=1"), "'algn' (did you mean 'align'?)"),
@@ -127,7 +122,7 @@ def test_mistakes_of_train_and_evaluate(run, checkpoint, corpus, tmp_path):
         code, _, err = run(*arguments, "--workdir", tmp_path / "run")
         assert code == 2, err
         assert words in err.splitlines()[-1]
-    manifest = corpus / "questions.json"
+    manifest = tiny_corpus / "questions.json"
     turns = [{"from": "human", "value": "<audio>\nHigh?"}, {"from": "gpt", "value": "low"}]
     items = [{"id": f"{i}", "audio": f"notes{i}.wav", "task": "pitch", "conversations": turns} for i in range(4)]
     manifest.write_text(json.dumps(items))
@@ -168,8 +163,8 @@ def test_help_teaches_and_does_not_wait_for_jax():
 # --- prepare ---------------------------------------------------------------------------------------------------------
 
 
-def test_prepare_says_what_it_made_and_goes_on(run, corpus, tmp_path):
-    arguments = ("prepare", corpus / "notes.json", "--out", tmp_path / "out", "--workers", "1", "--audio", "int16")
+def test_prepare_says_what_it_made_and_goes_on(run, tiny_corpus, tmp_path):
+    arguments = ("prepare", tiny_corpus / "notes.json", "--out", tmp_path / "out", "--workers", "1", "--audio", "int16")
     code, out, err = run(*arguments)
     assert code == 0, err
     assert re.search(r"notes +train +1 +12 +0\.00 +0 +0 +0", out), out
@@ -180,8 +175,8 @@ def test_prepare_says_what_it_made_and_goes_on(run, corpus, tmp_path):
     assert shard.stat().st_mtime_ns == before
 
 
-def test_mistakes_of_prepare(run, corpus, tmp_path):
-    manifest, out = corpus / "notes.json", ("--out", tmp_path / "out", "--workers", "1")
+def test_mistakes_of_prepare(run, tiny_corpus, tmp_path):
+    manifest, out = tiny_corpus / "notes.json", ("--out", tmp_path / "out", "--workers", "1")
     bad = tmp_path / "bad.jsonl"
     bad.write_text(json.dumps({"id": "x", "audio": "https://a.b/c.wav"}) + "\n")
     for arguments, words in (

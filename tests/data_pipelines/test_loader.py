@@ -25,11 +25,6 @@ SONG = (8000 * np.sin(np.arange(5 * SAMPLE_RATE) / 20)).astype(np.int16)
 
 
 @pytest.fixture(scope="module")
-def corpus(tmp_path_factory):
-    return write_tiny_corpus(tmp_path_factory.mktemp("corpus"))
-
-
-@pytest.fixture(scope="module")
 def tokenizer():
     return load_tokenizer("nano")
 
@@ -62,8 +57,8 @@ def same(ours, theirs):
 
 
 @pytest.mark.parametrize("encoding", ["flac", "int16"])
-def test_an_example_is_its_audio_and_its_text(corpus, tokenizer, encoding):
-    run = tiny_run(corpus)
+def test_an_example_is_its_audio_and_its_text(tiny_corpus, tokenizer, encoding):
+    run = tiny_run(tiny_corpus)
     encoder = encoder_of(run, tokenizer)
     encoded = encoder.encode(question((1.0, 3.0)), record_of(SONG, encoding=encoding))
     np.testing.assert_array_equal(encoded.samples, SONG[SAMPLE_RATE : 3 * SAMPLE_RATE].reshape(2, SAMPLE_RATE))
@@ -76,8 +71,8 @@ def test_an_example_is_its_audio_and_its_text(corpus, tokenizer, encoding):
     np.testing.assert_array_equal(encoded.tokens[encoded.target_index + 1], encoded.targets)
 
 
-def test_two_songs_are_heard_in_their_order(corpus, tokenizer):
-    encoder = encoder_of(tiny_run(corpus), tokenizer, windows=9)
+def test_two_songs_are_heard_in_their_order(tiny_corpus, tokenizer):
+    encoder = encoder_of(tiny_run(tiny_corpus), tokenizer, windows=9)
     both = encoder.encode(question((0.0, 1.0), "<audio><audio>Same?", files=2), record_of(SONG, SONG[::-1].copy()))
     np.testing.assert_array_equal(both.samples[0], SONG[:SAMPLE_RATE])
     np.testing.assert_array_equal(both.samples[1], SONG[::-1][:SAMPLE_RATE])
@@ -85,8 +80,8 @@ def test_two_songs_are_heard_in_their_order(corpus, tokenizer):
 
 @pytest.mark.parametrize("changes", [{}, {"windows": 3}, {"positions": 110}, {"windows": 9}])
 @pytest.mark.parametrize("segment", [None, (0.5, 2.75), (4.0, 99.0)])
-def test_what_is_measured_is_what_is_encoded(corpus, tokenizer, changes, segment):
-    encoder = encoder_of(tiny_run(corpus), tokenizer, **changes)
+def test_what_is_measured_is_what_is_encoded(tiny_corpus, tokenizer, changes, segment):
+    encoder = encoder_of(tiny_run(tiny_corpus), tokenizer, **changes)
     size = encoder.measure(question(segment), [len(SONG)])
     encoded = encoder.encode(question(segment), record_of(SONG))
     assert (size.positions, size.windows, size.targets) == tuple(
@@ -96,8 +91,8 @@ def test_what_is_measured_is_what_is_encoded(corpus, tokenizer, changes, segment
     assert 0 < size.seconds <= size.windows
 
 
-def test_too_much_audio_is_left_out_by_whole_windows_and_text_is_not(corpus, tokenizer):
-    run = tiny_run(corpus)
+def test_too_much_audio_is_left_out_by_whole_windows_and_text_is_not(tiny_corpus, tokenizer):
+    run = tiny_run(tiny_corpus)
     tokens = run.model.encoder.tokens_per_window
     whole = encoder_of(run, tokenizer, windows=9).encode(question(), record_of(SONG))
     assert (len(whole.samples), whole.dropped_windows) == (5, 0)
@@ -118,10 +113,10 @@ def test_too_much_audio_is_left_out_by_whole_windows_and_text_is_not(corpus, tok
 # --- a stage -------------------------------------------------------------------------------------------------------
 
 
-def test_what_fits_no_row_is_left_out_counted_and_named(corpus, tokenizer, tmp_path):
-    run = replace(tiny_run(corpus, "max_bad_fraction=1.0"), data=str(corpus))
+def test_what_fits_no_row_is_left_out_counted_and_named(tiny_corpus, tokenizer, tmp_path):
+    run = replace(tiny_run(tiny_corpus, "max_bad_fraction=1.0"), data=str(tiny_corpus))
     encoder = encoder_of(run, tokenizer)
-    prepared = PreparedSet(corpus, "songs")
+    prepared = PreparedSet(tiny_corpus, "songs")
     measured = measure_set(prepared, encoder)
     assert len(measured.places) == 4 and not measured.left_out
     assert measured.dropped_windows.tolist() == [1, 1, 1, 1], "each song has five windows, a row four"
@@ -129,7 +124,7 @@ def test_what_fits_no_row_is_left_out_counted_and_named(corpus, tokenizer, tmp_p
     assert len(tight.places) == 0
     assert [bad.where for bad in tight.left_out] == [f"songs, record {n} (songs{n})" for n in range(4)]
     with pytest.raises(ManifestError, match=r"16 of 16 examples fit no row, more than max_bad_fraction 0.001: notes"):
-        tight_run = tiny_run(corpus, "stages.align.targets=1")
+        tight_run = tiny_run(tiny_corpus, "stages.align.targets=1")
         open_stage(tight_run, tight_run.stages["align"], tokenizer, 0)
     data = open_stage(run, run.stages["align"], tokenizer, 0)
     write_data_report(tmp_path / "data" / "align.json", data)
@@ -143,22 +138,22 @@ def test_what_fits_no_row_is_left_out_counted_and_named(corpus, tokenizer, tmp_p
     }
 
 
-def test_a_missing_set_names_the_nearest(corpus):
+def test_a_missing_set_names_the_nearest(tiny_corpus):
     with pytest.raises(ManifestError, match=r"no prepared set \(did you mean 'notes'\?\); there are: notes, songs"):
-        PreparedSet(corpus, "note")
+        PreparedSet(tiny_corpus, "note")
     with pytest.raises(ManifestError, match="no split 'test'; there are train"):
-        PreparedSet(corpus, "notes", "test")
+        PreparedSet(tiny_corpus, "notes", "test")
 
 
-def test_weights_are_shares_of_examples(corpus, tokenizer):
-    run = tiny_run(corpus)
+def test_weights_are_shares_of_examples(tiny_corpus, tokenizer):
+    run = tiny_run(tiny_corpus)
     data = open_stage(run, run.stages["align"], tokenizer, 0)
     assert collections.Counter(data.order[range(10_000)][:, 0].tolist()) == {0: 7500, 1: 2500}
 
 
-def test_the_rows_of_all_processes_are_those_of_one(corpus, tokenizer):
+def test_the_rows_of_all_processes_are_those_of_one(tiny_corpus, tokenizer):
     """Rows need not be neighbours; what is counted is counted over the whole batch, on every process alike."""
-    run = tiny_run(corpus, "stages.align.rows=4")
+    run = tiny_run(tiny_corpus, "stages.align.rows=4")
     data = open_stage(run, run.stages["align"], tokenizer, 0)
     whole = batches_of(run, data)
     read = [(0, 3), (1, 2)]
@@ -177,8 +172,8 @@ def test_the_rows_of_all_processes_are_those_of_one(corpus, tokenizer):
 
 
 @pytest.mark.parametrize("taken", [0, 1, 7, 150])
-def test_a_restored_loader_goes_on_with_the_very_next_batch(corpus, tokenizer, taken):
-    run = tiny_run(corpus)
+def test_a_restored_loader_goes_on_with_the_very_next_batch(tiny_corpus, tokenizer, taken):
+    run = tiny_run(tiny_corpus)
     data = open_stage(run, run.stages["align"], tokenizer, 5)
     running = batches_of(run, data)
     for _ in range(taken):
@@ -193,9 +188,11 @@ def test_a_restored_loader_goes_on_with_the_very_next_batch(corpus, tokenizer, t
     assert len(json.dumps(state)) < 100, "the state is small"
 
 
-def test_a_run_goes_on_with_other_processes_and_workers_and_loses_nothing(corpus, tokenizer):
+def test_a_run_goes_on_with_other_processes_and_workers_and_loses_nothing(tiny_corpus, tokenizer):
     """An epoch begun by one process is finished by two with a worker each: every example came exactly once."""
-    run = tiny_run(corpus, "stages.align.steps=None", "stages.align.epochs=1", "stages.align.mixture={'notes': 1.0}")
+    run = tiny_run(
+        tiny_corpus, "stages.align.steps=None", "stages.align.epochs=1", "stages.align.mixture={'notes': 1.0}"
+    )
     stage = run.stages["align"]
     data = open_stage(run, stage, tokenizer, 2)
     steps = count_steps(stage, data)
@@ -216,13 +213,13 @@ def test_a_run_goes_on_with_other_processes_and_workers_and_loses_nothing(corpus
         for segment in range(1, row.segment_ids.max() + 1)
         for at in [row.segment_ids == segment]
     )
-    files = {PreparedSet(corpus, "notes").read(n).audio[0] for n in range(12)}
+    files = {PreparedSet(tiny_corpus, "notes").read(n).audio[0] for n in range(12)}
     assert sum(notes.values()) == 12
     assert len(notes) == len(files)
 
 
-def test_an_epoch_ends_with_empty_rows_and_its_steps_are_counted(corpus, tokenizer):
-    run = tiny_run(corpus, "stages.long.steps=None", "stages.long.epochs=3", "stages.long.rows=5", "mesh.data=1")
+def test_an_epoch_ends_with_empty_rows_and_its_steps_are_counted(tiny_corpus, tokenizer):
+    run = tiny_run(tiny_corpus, "stages.long.steps=None", "stages.long.epochs=3", "stages.long.rows=5", "mesh.data=1")
     stage = run.stages["long"]
     data = open_stage(run, stage, tokenizer, 0)
     steps = count_steps(stage, data)
@@ -235,12 +232,12 @@ def test_an_epoch_ends_with_empty_rows_and_its_steps_are_counted(corpus, tokeniz
 
 
 def test_a_damaged_shard_is_found_by_its_checksum_and_named(tmp_path):
-    corpus = write_tiny_corpus(tmp_path)
-    shard = PreparedSet(corpus, "notes").shards[0]
+    tiny_corpus = write_tiny_corpus(tmp_path)
+    shard = PreparedSet(tiny_corpus, "notes").shards[0]
     data = bytearray(shard.read_bytes())
     data[data.index(b"fLaC") + 2000] ^= 1
     shard.write_bytes(data)
-    prepared = PreparedSet(corpus, "notes")
+    prepared = PreparedSet(tiny_corpus, "notes")
     failed = []
     for record in range(12):
         try:
@@ -251,15 +248,15 @@ def test_a_damaged_shard_is_found_by_its_checksum_and_named(tmp_path):
     assert f"{shard}, record " in failed[0] and "damaged" in failed[0] and "--verify" in failed[0]
     shard.write_bytes(data[:-70_000])
     with pytest.raises(ManifestError, match=r"has \d+ bytes, not \d+; run `mufun prepare` again"):
-        PreparedSet(corpus, "notes")
+        PreparedSet(tiny_corpus, "notes")
     shard.unlink()
     with pytest.raises(ManifestError, match="is missing"):
-        PreparedSet(corpus, "notes")
+        PreparedSet(tiny_corpus, "notes")
 
 
 def test_a_set_of_a_stranger_cannot_name_files_elsewhere(tmp_path):
-    corpus = write_tiny_corpus(tmp_path)
-    folder = corpus / "notes" / "1.0.0"
+    tiny_corpus = write_tiny_corpus(tmp_path)
+    folder = tiny_corpus / "notes" / "1.0.0"
     report = (folder / "report.json").read_text()
     for changed in (
         report.replace('"file": "notes', '"file": "../1.0.0/notes'),
@@ -268,16 +265,16 @@ def test_a_set_of_a_stranger_cannot_name_files_elsewhere(tmp_path):
     ):
         (folder / "report.json").write_text(changed)
         with pytest.raises(ManifestError, match=r"report\.json: missing or damaged .*run `mufun prepare` again"):
-            PreparedSet(corpus, "notes")
+            PreparedSet(tiny_corpus, "notes")
     (folder / "report.json").write_text(report)
     index = next(folder.glob("*.index-*"))
     index.write_text(index.read_text().replace("High", "high"))
     with pytest.raises(ManifestError, match=r"index-00000-of-00001\.jsonl: missing or damaged"):
-        list(PreparedSet(corpus, "notes").index())
+        list(PreparedSet(tiny_corpus, "notes").index())
 
 
-def test_a_run_does_not_go_on_with_other_data(corpus, tokenizer):
-    run = tiny_run(corpus)
+def test_a_run_does_not_go_on_with_other_data(tiny_corpus, tokenizer):
+    run = tiny_run(tiny_corpus)
     batches = batches_of(run, open_stage(run, run.stages["align"], tokenizer, 0))
     other = open_stage(run, run.stages["long"], tokenizer, 0)
     with pytest.raises(ConfigError, match="are not those of the checkpoint"):
@@ -285,8 +282,8 @@ def test_a_run_does_not_go_on_with_other_data(corpus, tokenizer):
 
 
 @pytest.mark.parametrize("lie", ["channels", "rate", "longer", "fewer examples", "no example"])
-def test_a_record_that_lies_is_told_and_not_heard_wrong(corpus, tokenizer, monkeypatch, lie):
-    run = tiny_run(corpus)
+def test_a_record_that_lies_is_told_and_not_heard_wrong(tiny_corpus, tokenizer, monkeypatch, lie):
+    run = tiny_run(tiny_corpus)
     measured = open_stage(run, run.stages["align"], tokenizer, 0).sets[0]
     true = measured.prepared.read(0)
     samples = decode_audio(true.audio[0], "flac", 0, SAMPLE_RATE)

@@ -17,15 +17,11 @@ from mufun_jax.train.checkpoint import Checkpoints, DamagedCheckpointError
 from mufun_jax.train.curriculum import Callbacks, train_curriculum
 from mufun_jax.train.metrics import read_metrics
 from mufun_jax.train.state import abstract_saved
-from tests.train.tiny_run import tiny_run, write_tiny_corpus
+from tests.train.tiny_run import KilledError, tiny_run
 
 DAMAGES = 200  # of a sealed checkpoint; a tenth of them in `make test-slow`
 UNSEALED = 100
 NEWEST, BEFORE = 8, 4  # the global steps of the checkpoints
-
-
-class KilledError(Exception):
-    """Stands for the end of the process."""
 
 
 @dataclass
@@ -34,11 +30,6 @@ class Told:
 
     def __call__(self, event: str, message: str, **more: float) -> None:
         self.events.append((event, message))
-
-
-@pytest.fixture(scope="module")
-def tiny_corpus(tmp_path_factory):
-    return write_tiny_corpus(tmp_path_factory.mktemp("tones"))
 
 
 @pytest.fixture(scope="module")

@@ -12,14 +12,10 @@ from mufun_jax.errors import UserError
 from mufun_jax.train.checkpoint import list_steps
 from mufun_jax.train.curriculum import Callbacks, train_curriculum
 from mufun_jax.train.metrics import read_metrics
-from tests.train.tiny_run import tiny_run, write_tiny_corpus
+from tests.train.tiny_run import KilledError, tiny_run
 
+as_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root may mount and lock; in containers and on CI one is")
 KEPT = ("checkpoint.every_steps=1", "checkpoint.keep=100")
-
-
-@pytest.fixture(scope="module")
-def tiny_corpus(tmp_path_factory):
-    return write_tiny_corpus(tmp_path_factory.mktemp("tones"))
 
 
 @pytest.fixture(scope="module")
@@ -35,7 +31,7 @@ def losses(workdir: Path) -> list[float]:
 
 @pytest.fixture
 def small_disk(tmp_path):
-    """A disk that can be filled, and remounted. Needs root, as containers and CI have it."""
+    """A disk that can be filled, and remounted."""
     folder = tmp_path / "disk"
     folder.mkdir()
     subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64m", "tmpfs", folder], check=True)
@@ -43,6 +39,7 @@ def small_disk(tmp_path):
     subprocess.run(["umount", "--lazy", folder], check=True)
 
 
+@as_root
 def test_a_disk_that_is_full_during_a_save(tiny_corpus, whole, small_disk):
     """It fills up in the second stage. What was saved before goes on when there is room."""
     workdir, filler = small_disk / "run", small_disk / "filler"
@@ -72,6 +69,7 @@ def small_disk_free(folder: Path) -> int:
     return found.f_bavail * found.f_frsize
 
 
+@as_root
 def test_a_workdir_that_becomes_read_only(tiny_corpus, whole, tmp_path):
     """Its folder of checkpoints may no longer be written, from the middle of the run on."""
     workdir = tmp_path / "run"
@@ -91,6 +89,7 @@ def test_a_workdir_that_becomes_read_only(tiny_corpus, whole, tmp_path):
     assert losses(workdir) == losses(whole)
 
 
+@as_root
 def test_a_workdir_that_is_read_only_from_the_start(tiny_corpus, small_disk):
     workdir = small_disk / "run"
     train_curriculum(tiny_run(tiny_corpus, "curriculum=('warmup',)"), workdir)
@@ -104,16 +103,13 @@ def test_a_clock_that_jumps(tiny_corpus, whole, tmp_path, monkeypatch, jump):
     """Half a year back, or on, in the middle of the run, and back again after a stop."""
     real = time.time
 
-    class Stop(Exception):  # noqa: N818
-        pass
-
     def jumping(stage, step, steps, line):
         if line["global_step"] == 5:
             monkeypatch.setattr(time, "time", lambda: real() + jump)
         if line["global_step"] == 9:
-            raise Stop
+            raise KilledError
 
-    with pytest.raises(Stop):
+    with pytest.raises(KilledError):
         train_curriculum(tiny_run(tiny_corpus, *KEPT), tmp_path, Callbacks(on_step=jumping))
     monkeypatch.setattr(time, "time", real)
     train_curriculum(tiny_run(tiny_corpus, *KEPT), tmp_path)

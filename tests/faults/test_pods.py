@@ -17,7 +17,6 @@ import pytest
 from mufun_jax.errors import RESTART
 from mufun_jax.train.metrics import read_metrics
 from mufun_jax.weights.model_folder import open_model_folder
-from tests.train.tiny_run import tiny_run, write_tiny_corpus
 
 ROOT = Path(__file__).parents[2]
 PROCESSES = 3
@@ -30,13 +29,6 @@ SETTINGS = (
     f"stages.align.rows={PROCESSES}",
     "checkpoint.every_steps=20",
 )
-
-
-@pytest.fixture(scope="module")
-def tiny_corpus(tmp_path_factory):
-    corpus = write_tiny_corpus(tmp_path_factory.mktemp("tones"))
-    tiny_run(corpus)
-    return corpus
 
 
 def start(corpus: Path, workdir: Path, programs: Path, *settings: str) -> list[subprocess.Popen[str]]:

@@ -13,16 +13,11 @@ from mufun_jax.train.curriculum import Callbacks, train_curriculum
 from mufun_jax.train.guard import BadStepError
 from mufun_jax.train.metrics import read_metrics
 from mufun_jax.weights.model_folder import open_model_folder
-from tests.train.tiny_run import tiny_run, write_tiny_corpus
+from tests.train.tiny_run import KilledError, tiny_run
 
 LONGER = ("curriculum=('align',)", "stages.align.steps=24", "guard.window=12")
 ROLLBACK = (*LONGER, "guard.policy=rollback")
 BAD = (14, 16)  # steps of the stage whose batches are poisoned
-
-
-@pytest.fixture(scope="module")
-def tiny_corpus(tmp_path_factory):
-    return write_tiny_corpus(tmp_path_factory.mktemp("tones"))
 
 
 def spoil(step, element):
@@ -58,10 +53,6 @@ def test_the_run_stops_and_names_the_step(tiny_corpus, poisoned, tmp_path):
         train_curriculum(tiny_run(tiny_corpus, *LONGER), tmp_path)
     assert read(tmp_path, "events.jsonl")[-1]["event"] == "failed"
     assert len(list(read_metrics(tmp_path / "metrics.jsonl"))) == 13
-
-
-class KilledError(Exception):
-    """Stands for the end of the process."""
 
 
 def test_bad_batches_are_passed_over_as_if_they_had_never_been_met(tiny_corpus, poisoned, tmp_path):

@@ -19,17 +19,9 @@ from mufun_jax.train.curriculum import train_curriculum
 from mufun_jax.train.metrics import read_metrics
 from mufun_jax.weights.model_folder import open_model_folder
 from tests.sharding.train_meshes import STEPS, mesh_run
-from tests.train.tiny_run import tiny_run, write_tiny_corpus
 
 ROOT = Path(__file__).parent.parent.parent
 LAUNCHER = str(ROOT / "launch" / "local_pod.sh")
-
-
-@pytest.fixture(scope="module")
-def corpus(tmp_path_factory):
-    corpus = write_tiny_corpus(tmp_path_factory.mktemp("corpus"))
-    tiny_run(corpus)
-    return corpus
 
 
 def pod(processes: int, *arguments: object) -> subprocess.CompletedProcess[str]:
@@ -39,8 +31,8 @@ def pod(processes: int, *arguments: object) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, cwd=ROOT, env=kept, capture_output=True, text=True, check=False, timeout=900)
 
 
-def train(processes: int, corpus: Path, out: Path, devices: int, *meshes: str) -> None:
-    result = pod(processes, "tests.sharding.train_meshes", corpus, out, devices, *meshes)
+def train(processes: int, tiny_corpus: Path, out: Path, devices: int, *meshes: str) -> None:
+    result = pod(processes, "tests.sharding.train_meshes", tiny_corpus, out, devices, *meshes)
     assert result.returncode == 0, result.stderr[-3000:]
 
 
@@ -68,32 +60,32 @@ def without_its_end(workdir: Path, copy: Path) -> Path:
 
 
 @pytest.fixture(scope="module")
-def alone(corpus, tmp_path_factory):
+def alone(tiny_corpus, tmp_path_factory):
     """The run of this process, on two devices."""
     workdir = tmp_path_factory.mktemp("alone")
-    train_curriculum(mesh_run(corpus, 2, "data=2"), workdir)
+    train_curriculum(mesh_run(tiny_corpus, 2, "data=2"), workdir)
     return workdir
 
 
-def test_two_processes_train_as_one_and_one_goes_on_where_two_were_stopped(corpus, alone, tmp_path):
+def test_two_processes_train_as_one_and_one_goes_on_where_two_were_stopped(tiny_corpus, alone, tmp_path):
     """On `context`: both processes read the same rows, and keep half of each. One goes on on another mesh, `data`."""
-    train(2, corpus, tmp_path, 1, "context=2")
+    train(2, tiny_corpus, tmp_path, 1, "context=2")
     assert_same_run(tmp_path / "context=2", alone)
     stopped = without_its_end(tmp_path / "context=2", tmp_path / "stopped")
-    train_curriculum(mesh_run(corpus, 2, "data=2"), stopped)
+    train_curriculum(mesh_run(tiny_corpus, 2, "data=2"), stopped)
     assert_same_run(stopped, alone)
 
 
 @pytest.mark.slow
-def test_one_two_and_four_processes_on_every_axis(corpus, alone, tmp_path):
+def test_one_two_and_four_processes_on_every_axis(tiny_corpus, alone, tmp_path):
     """Four devices, of two processes, of four, of one; of a mesh, the first axis spans two processes, all span four. A
     run that was stopped on two goes on on four and on one."""
     two, four, one = tmp_path / "two", tmp_path / "four", tmp_path / "one"
-    train(2, corpus, two, 2, "fsdp=4", "tensor=2,context=2", "data=2,fsdp=2")
+    train(2, tiny_corpus, two, 2, "fsdp=4", "tensor=2,context=2", "data=2,fsdp=2")
     for other in (four, one):
         without_its_end(two / "data=2,fsdp=2", other / "data=2,fsdp=2")
-    train(4, corpus, four, 1, "data=2,fsdp=2", "tensor=2,context=2")
-    train(1, corpus, one, 4, "data=2,fsdp=2", "tensor=2,context=2")
+    train(4, tiny_corpus, four, 1, "data=2,fsdp=2", "tensor=2,context=2")
+    train(1, tiny_corpus, one, 4, "data=2,fsdp=2", "tensor=2,context=2")
     runs = [*two.iterdir(), *four.iterdir(), *one.iterdir()]
     assert len(runs) == 7
     for run in runs:
@@ -117,8 +109,10 @@ def test_rows_lie_where_the_mesh_has_them_and_a_process_that_fails_ends_all():
         ("$MUFUN_PROCESS", "0", "process 1 of 2 does not see what process 0 writes there: "),
     ],
 )
-def test_the_command_takes_part_and_what_is_not_the_same_for_all_is_found(corpus, tmp_path, workdir, seed, message):
-    mufun = f"{sys.executable} -m mufun_jax.cli train --config {corpus / 'tiny.py'} --set data={corpus}"
+def test_the_command_takes_part_and_what_is_not_the_same_for_all_is_found(
+    tiny_corpus, tmp_path, workdir, seed, message
+):
+    mufun = f"{sys.executable} -m mufun_jax.cli train --config {tiny_corpus / 'tiny.py'} --set data={tiny_corpus}"
     command = f"{mufun} --workdir {tmp_path}/{workdir} --set mesh.simulated_devices=1 --set seed={seed}"
     arguments = [LAUNCHER, "2", "bash", "-c", command]
     result = subprocess.run(arguments, cwd=ROOT, capture_output=True, text=True, check=False, timeout=120)
@@ -147,10 +141,10 @@ def test_what_does_not_go_together_is_refused(options, message):
         Processes(**options)
 
 
-def test_options_and_environment_are_read(corpus, tmp_path, monkeypatch, capsys):
+def test_options_and_environment_are_read(tiny_corpus, tmp_path, monkeypatch, capsys):
     from mufun_jax import cli
 
-    command = ["mufun", "train", "--config", str(corpus / "tiny.py"), "--workdir", str(tmp_path)]
+    command = ["mufun", "train", "--config", str(tiny_corpus / "tiny.py"), "--workdir", str(tmp_path)]
     monkeypatch.setenv("MUFUN_PROCESSES", "3")
     monkeypatch.setenv("MUFUN_COORDINATOR", "a:1")
     monkeypatch.setattr(sys, "argv", [*command, "--process", "4"])

@@ -14,16 +14,7 @@ from mufun_jax.train.checkpoint import Checkpoints, list_steps
 from mufun_jax.train.checkpoint_list import list_checkpoints
 from mufun_jax.train.curriculum import Callbacks, train_curriculum
 from mufun_jax.train.metrics import read_metrics
-from tests.train.tiny_run import tiny_run, write_tiny_corpus
-
-
-class KilledError(Exception):
-    """Stands for the end of the process."""
-
-
-@pytest.fixture(scope="module")
-def corpus(tmp_path_factory):
-    return write_tiny_corpus(tmp_path_factory.mktemp("corpus"))
+from tests.train.tiny_run import KilledError, tiny_run
 
 
 def run_until(run, workdir: Path, last: int) -> None:
@@ -39,11 +30,11 @@ def steps_kept(workdir: Path) -> list[int]:
     return list_steps(workdir / "checkpoints")
 
 
-def test_the_newest_the_round_ones_the_best_and_the_ends_of_stages_stay(corpus, tmp_path):
+def test_the_newest_the_round_ones_the_best_and_the_ends_of_stages_stay(tiny_corpus, tmp_path):
     """Stages end at 3, 9 and 12. Saved at all even steps and the ends, evaluated at 4, 8 and 12 and the ends."""
     rules = ("checkpoint.every_steps=2", "checkpoint.keep=1", "checkpoint.keep_every=10", "checkpoint.keep_best=1")
     evaluation = "evaluation={'mixture': {'songs': 1.0}, 'every_steps': 4, 'batches': 1}"
-    run = tiny_run(corpus, *rules, evaluation, "stages.long.learning_rate=1.0")  # the last stage makes it worse
+    run = tiny_run(tiny_corpus, *rules, evaluation, "stages.long.learning_rate=1.0")  # the last stage makes it worse
     train_curriculum(run, tmp_path)
     lines = {line["global_step"]: line.get("evaluation_loss") for line in read_metrics(tmp_path / "metrics.jsonl")}
     evaluated = {step: loss for step, loss in lines.items() if loss is not None}
@@ -56,15 +47,15 @@ def test_the_newest_the_round_ones_the_best_and_the_ends_of_stages_stay(corpus, 
     assert listed[9].evaluation_loss == evaluated[9] and listed[10].evaluation_loss is None
 
 
-def test_an_evaluation_is_of_the_same_batches_and_of_no_training(corpus, tmp_path):
+def test_an_evaluation_is_of_the_same_batches_and_of_no_training(tiny_corpus, tmp_path):
     """With a learning rate of nearly nothing it says the same each time; with it or without, training is the same."""
     still = ("curriculum=('align',)", "stages.align.learning_rate=1e-30")
     evaluation = "evaluation={'mixture': {'songs': 1.0, 'notes': 1.0}, 'every_steps': 2, 'batches': 2}"
-    train_curriculum(tiny_run(corpus, *still, evaluation), tmp_path / "still")
+    train_curriculum(tiny_run(tiny_corpus, *still, evaluation), tmp_path / "still")
     found = [line.get("evaluation_loss") for line in read_metrics(tmp_path / "still" / "metrics.jsonl")]
     assert found[0] is None and found[1] == found[3] == found[5] and 4 < (found[1] or 0) < 9
     for name, more in (("with", (evaluation,)), ("without", ())):
-        train_curriculum(tiny_run(corpus, "curriculum=('align',)", *more), tmp_path / name)
+        train_curriculum(tiny_run(tiny_corpus, "curriculum=('align',)", *more), tmp_path / name)
     losses = [
         [line["loss"] for line in read_metrics(tmp_path / name / "metrics.jsonl")] for name in ("with", "without")
     ]
@@ -83,10 +74,10 @@ def test_minutes_count_too(tmp_path, monkeypatch):
     checkpoints.close()
 
 
-def test_a_run_goes_on_in_another_dtype(corpus, tmp_path, monkeypatch):
+def test_a_run_goes_on_in_another_dtype(tiny_corpus, tmp_path, monkeypatch):
     """Compute and parameters. What is restored is the float32 weights that were saved."""
     align = "curriculum=('align',)"
-    run_until(tiny_run(corpus, align), tmp_path, 5)
+    run_until(tiny_run(tiny_corpus, align), tmp_path, 5)
     before = [line["loss"] for line in read_metrics(tmp_path / "metrics.jsonl")]
     assert [one.global_step for one in list_checkpoints(tmp_path)] == [4]
     seen = []
@@ -98,24 +89,24 @@ def test_a_run_goes_on_in_another_dtype(corpus, tmp_path, monkeypatch):
         return found
 
     monkeypatch.setattr(Checkpoints, "restore", restore)
-    train_curriculum(tiny_run(corpus, align, "compute_dtype=bfloat16", "param_dtype=bfloat16"), tmp_path)
+    train_curriculum(tiny_run(tiny_corpus, align, "compute_dtype=bfloat16", "param_dtype=bfloat16"), tmp_path)
     assert set(seen) == {"float32"}
     after = [line["loss"] for line in read_metrics(tmp_path / "metrics.jsonl")]
     assert after[:4] == before[:4]
     assert after[4] != before[4] and np.allclose(after[4], before[4], rtol=0.02)
 
 
-def test_what_changes_the_computation_may_not_change(corpus, tmp_path):
+def test_what_changes_the_computation_may_not_change(tiny_corpus, tmp_path):
     align = "curriculum=('align',)"
-    run_until(tiny_run(corpus, align), tmp_path, 5)
+    run_until(tiny_run(tiny_corpus, align), tmp_path, 5)
     for setting, key in (("seed=1", "seed: 0 is not 1"), ("optimizer.b1=0.5", "optimizer.b1: 0.9 is not 0.5")):
         with pytest.raises(CheckpointError, match=key):
-            train_curriculum(tiny_run(corpus, align, setting), tmp_path)
-    train_curriculum(tiny_run(corpus, align, "checkpoint.keep=5", "guard.window=7"), tmp_path)
+            train_curriculum(tiny_run(tiny_corpus, align, setting), tmp_path)
+    train_curriculum(tiny_run(tiny_corpus, align, "checkpoint.keep=5", "guard.window=7"), tmp_path)
 
 
-def test_the_command_lists_them_and_says_what_is_wrong(corpus, tmp_path, run):
-    run_until(tiny_run(corpus), tmp_path, 5)
+def test_the_command_lists_them_and_says_what_is_wrong(tiny_corpus, tmp_path, run):
+    run_until(tiny_run(tiny_corpus), tmp_path, 5)
     code, out, _ = run("checkpoints", tmp_path)
     assert code == 0
     rows = [line.split() for line in out.splitlines() if line.strip().startswith(("3", "4"))]
@@ -135,18 +126,18 @@ def test_the_command_lists_them_and_says_what_is_wrong(corpus, tmp_path, run):
     assert code == 2 and "no checkpoints are here; give the --workdir of `mufun train`" in err
 
 
-def test_a_checkpoint_of_an_earlier_version_is_refused_and_left_where_it_is(corpus, tmp_path):
+def test_a_checkpoint_of_an_earlier_version_is_refused_and_left_where_it_is(tiny_corpus, tmp_path):
     meta = tmp_path / "checkpoints" / "7" / "meta" / "metadata"
     meta.parent.mkdir(parents=True)
     meta.write_text(json.dumps({"format": 3, "stage": "align", "step": 4, "data": {}, "config": {}}))
     with pytest.raises(CheckpointError, match=r"checkpoint format 3, this reads 4"):
-        train_curriculum(tiny_run(corpus), tmp_path)
+        train_curriculum(tiny_run(tiny_corpus), tmp_path)
     assert meta.is_file() and not (tmp_path / "damaged").exists()
 
 
 @pytest.mark.parametrize("error", [MemoryError("RESOURCE_EXHAUSTED"), RuntimeError("whatever")], ids=str)
-def test_a_whole_checkpoint_that_cannot_be_read_just_now_is_not_put_aside(corpus, tmp_path, monkeypatch, error):
-    run_until(tiny_run(corpus, "curriculum=('align',)"), tmp_path, 5)
+def test_a_whole_checkpoint_that_cannot_be_read_just_now_is_not_put_aside(tiny_corpus, tmp_path, monkeypatch, error):
+    run_until(tiny_run(tiny_corpus, "curriculum=('align',)"), tmp_path, 5)
 
     def fail(*_, **__):
         raise error
@@ -154,5 +145,5 @@ def test_a_whole_checkpoint_that_cannot_be_read_just_now_is_not_put_aside(corpus
     with monkeypatch.context() as broken:
         broken.setattr("orbax.checkpoint.CheckpointManager.restore", fail)
         with pytest.raises(type(error), match=str(error)):
-            train_curriculum(tiny_run(corpus, "curriculum=('align',)"), tmp_path)
+            train_curriculum(tiny_run(tiny_corpus, "curriculum=('align',)"), tmp_path)
     assert steps_kept(tmp_path) == [4] and not (tmp_path / "damaged").exists()

@@ -11,22 +11,13 @@ from mufun_jax.train.curriculum import Callbacks, train_curriculum
 from mufun_jax.train.guard import BadStepError
 from mufun_jax.train.metrics import read_metrics
 from mufun_jax.weights.model_folder import load_model, open_model_folder
-from tests.train.tiny_run import tiny_run, write_tiny_corpus
-
-
-class KilledError(Exception):
-    """Stands for the end of the process."""
+from tests.train.tiny_run import KilledError, tiny_run
 
 
 @pytest.fixture(scope="module")
-def corpus(tmp_path_factory):
-    return write_tiny_corpus(tmp_path_factory.mktemp("corpus"))
-
-
-@pytest.fixture(scope="module")
-def undisturbed(corpus, tmp_path_factory):
+def undisturbed(tiny_corpus, tmp_path_factory):
     workdir = tmp_path_factory.mktemp("undisturbed")
-    train_curriculum(tiny_run(corpus), workdir)
+    train_curriculum(tiny_run(tiny_corpus), workdir)
     return workdir
 
 
@@ -40,8 +31,8 @@ def parameters(workdir):
     return load_model(workdir / "checkpoint", inference_mesh(), "float32").params
 
 
-def test_stages_run_in_the_order_of_the_curriculum(corpus, tmp_path):
-    run = tiny_run(corpus)
+def test_stages_run_in_the_order_of_the_curriculum(tiny_corpus, tmp_path):
+    run = tiny_run(tiny_corpus)
     summaries = []
     train_curriculum(run, tmp_path, Callbacks(on_stage=summaries.append))
     assert [summary.name for summary in summaries] == ["warmup", "align", "long"]
@@ -55,39 +46,39 @@ def test_stages_run_in_the_order_of_the_curriculum(corpus, tmp_path):
 
 # Kills: in the first stage, right at its end, in the middle of the second between saves, in the last.
 @pytest.mark.parametrize("kill_after", [1, 3, 6, 10])
-def test_a_killed_run_goes_on_bit_for_bit(corpus, undisturbed, tmp_path, kill_after):
+def test_a_killed_run_goes_on_bit_for_bit(tiny_corpus, undisturbed, tmp_path, kill_after):
     def kill(stage, step, steps, metrics):
         if sum(1 for _ in read_metrics(tmp_path / "metrics.jsonl")) == kill_after:
             raise KilledError
 
     with pytest.raises(KilledError):
-        train_curriculum(tiny_run(corpus), tmp_path, Callbacks(on_step=kill))
-    train_curriculum(tiny_run(corpus), tmp_path)
+        train_curriculum(tiny_run(tiny_corpus), tmp_path, Callbacks(on_step=kill))
+    train_curriculum(tiny_run(tiny_corpus), tmp_path)
     assert losses(tmp_path) == losses(undisturbed)
     jax.tree.map(np.testing.assert_array_equal, parameters(tmp_path), parameters(undisturbed))
 
 
-def test_a_finished_run_is_not_trained_again(corpus, undisturbed):
+def test_a_finished_run_is_not_trained_again(tiny_corpus, undisturbed):
     before = losses(undisturbed)
     params = parameters(undisturbed)
     steps = []
-    train_curriculum(tiny_run(corpus), undisturbed, Callbacks(on_step=lambda *step: steps.append(step)))
+    train_curriculum(tiny_run(tiny_corpus), undisturbed, Callbacks(on_step=lambda *step: steps.append(step)))
     assert steps == []
     assert losses(undisturbed) == before
     jax.tree.map(np.testing.assert_array_equal, parameters(undisturbed), params)
 
 
-def test_another_config_in_the_same_workdir_is_refused(corpus, undisturbed):
-    changed = tiny_run(corpus, "stages.align.learning_rate=0.5")
+def test_another_config_in_the_same_workdir_is_refused(tiny_corpus, undisturbed):
+    changed = tiny_run(tiny_corpus, "stages.align.learning_rate=0.5")
     with pytest.raises(CheckpointError, match=r"stages.align.learning_rate: 0.01 is not 0.5"):
         train_curriculum(changed, undisturbed)
 
 
-def test_frozen_parts_do_not_change_by_a_bit(corpus, tmp_path):
+def test_frozen_parts_do_not_change_by_a_bit(tiny_corpus, tmp_path):
     from mufun_jax.sharding.mesh import make_mesh
     from mufun_jax.weights.params import init_params
 
-    run = tiny_run(corpus, "curriculum=('warmup',)")
+    run = tiny_run(tiny_corpus, "curriculum=('warmup',)")
     train_curriculum(run, tmp_path)
     before = jax.tree.map(np.asarray, init_params(run.model, make_mesh(run.mesh), run.seed))
     after = jax.tree.map(np.asarray, parameters(tmp_path))
@@ -97,13 +88,13 @@ def test_frozen_parts_do_not_change_by_a_bit(corpus, tmp_path):
     assert all(change > 0 for change in jax.tree.leaves(moved))
 
 
-def test_a_loss_that_is_not_finite_stops_the_run_and_names_the_step(corpus, tmp_path):
+def test_a_loss_that_is_not_finite_stops_the_run_and_names_the_step(tiny_corpus, tmp_path):
     with pytest.raises(BadStepError, match=r"stage align, step \d+: (loss|gradient_norm) is (nan|inf)"):
-        train_curriculum(tiny_run(corpus, "stages.align.learning_rate=1e38", "curriculum=('align',)"), tmp_path)
+        train_curriculum(tiny_run(tiny_corpus, "stages.align.learning_rate=1e38", "curriculum=('align',)"), tmp_path)
     assert all(math.isfinite(line["loss"]) for line in read_metrics(tmp_path / "metrics.jsonl"))
 
 
-def test_metrics_say_what_was_used_and_dropped(corpus, undisturbed):
+def test_metrics_say_what_was_used_and_dropped(tiny_corpus, undisturbed):
     lines = list(read_metrics(undisturbed / "metrics.jsonl"))
     for line in lines:
         assert 0 < line["positions_used"] <= 1
@@ -119,20 +110,20 @@ def test_metrics_say_what_was_used_and_dropped(corpus, undisturbed):
     assert dropped["align"] == 0
 
 
-def test_errors_before_anything_is_trained(corpus, tmp_path):
+def test_errors_before_anything_is_trained(tiny_corpus, tmp_path):
     with pytest.raises(ManifestError, match="nothing is no prepared set; there are: notes, songs"):
-        train_curriculum(tiny_run(corpus, "stages.warmup.mixture={'nothing': 1.0}"), tmp_path / "a")
+        train_curriculum(tiny_run(tiny_corpus, "stages.warmup.mixture={'nothing': 1.0}"), tmp_path / "a")
     with pytest.raises(ConfigError, match=r"tokenizer has 512 tokens, model.decoder.vocab_size is 100"):
-        train_curriculum(tiny_run(corpus, "model.decoder.vocab_size=100"), tmp_path / "b")
+        train_curriculum(tiny_run(tiny_corpus, "model.decoder.vocab_size=100"), tmp_path / "b")
     with pytest.raises(ConfigError, match=r"= 1 devices, but 2 are here"):
-        train_curriculum(tiny_run(corpus, "mesh.data=1"), tmp_path / "c")
+        train_curriculum(tiny_run(tiny_corpus, "mesh.data=1"), tmp_path / "c")
 
 
-def test_stages_with_the_same_trained_parts_share_one_program(corpus, tmp_path, monkeypatch):
+def test_stages_with_the_same_trained_parts_share_one_program(tiny_corpus, tmp_path, monkeypatch):
     compiled = []
     original = stage_run.compile_train_step
     monkeypatch.setattr(stage_run, "compile_train_step", lambda *args: compiled.append(args) or original(*args))
-    train_curriculum(tiny_run(corpus), tmp_path)
+    train_curriculum(tiny_run(tiny_corpus), tmp_path)
     assert len(compiled) == 2
 
 
@@ -142,11 +133,11 @@ def test_a_line_cut_short_by_a_kill_is_left_out(tmp_path):
     assert list(read_metrics(path)) == [{"global_step": 1}]
 
 
-def test_a_run_begins_from_a_model_and_its_card_says_so(corpus, undisturbed, tmp_path):
+def test_a_run_begins_from_a_model_and_its_card_says_so(tiny_corpus, undisturbed, tmp_path):
     """At a learning rate of nearly nothing, what comes out is what went in; the stages are added to its history."""
     start = undisturbed / "checkpoint"
     settings = ("curriculum=('align',)", "stages.align.steps=1", "stages.align.learning_rate=1e-30")
-    run = tiny_run(corpus, f"initial_model={start}", *settings)
+    run = tiny_run(tiny_corpus, f"initial_model={start}", *settings)
     loaded = []
     train_curriculum(run, tmp_path, Callbacks(on_load=lambda *call: loaded.append(call)))
     assert loaded[-1][0] == loaded[-1][1] == 4 * sum(leaf.size for leaf in jax.tree.leaves(parameters(tmp_path)))
@@ -157,18 +148,18 @@ def test_a_run_begins_from_a_model_and_its_card_says_so(corpus, undisturbed, tmp
     assert origin.stages[0].trained_parts == ("connector",)
 
 
-def test_a_model_of_other_sizes_is_no_start(corpus, undisturbed, tmp_path):
-    run = tiny_run(corpus, f"initial_model={undisturbed / 'checkpoint'}", "model.decoder.layers=3")
+def test_a_model_of_other_sizes_is_no_start(tiny_corpus, undisturbed, tmp_path):
+    run = tiny_run(tiny_corpus, f"initial_model={undisturbed / 'checkpoint'}", "model.decoder.layers=3")
     with pytest.raises(ConfigError, match=r"initial_model .* is another model .*: decoder.layers: 2 is not 3"):
         train_curriculum(run, tmp_path)
     with pytest.raises(CheckpointError, match="no model here"):
-        train_curriculum(tiny_run(corpus, f"initial_model={tmp_path / 'nowhere'}"), tmp_path)
+        train_curriculum(tiny_run(tiny_corpus, f"initial_model={tmp_path / 'nowhere'}"), tmp_path)
 
 
-def test_what_could_not_be_replaced_at_the_end_is_found_at_the_start(corpus, tmp_path):
+def test_what_could_not_be_replaced_at_the_end_is_found_at_the_start(tiny_corpus, tmp_path):
     (tmp_path / "checkpoint").mkdir()
     (tmp_path / "checkpoint" / "thesis.tex").write_text("")
     steps = []
     with pytest.raises(CheckpointError, match=r"holds thesis.tex"):
-        train_curriculum(tiny_run(corpus), tmp_path, Callbacks(on_step=lambda *step: steps.append(step)))
+        train_curriculum(tiny_run(tiny_corpus), tmp_path, Callbacks(on_step=lambda *step: steps.append(step)))
     assert steps == []

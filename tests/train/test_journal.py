@@ -18,18 +18,13 @@ from mufun_jax.train.metrics import MetricsLog, read_metrics
 from mufun_jax.train.profiler import Steps
 from mufun_jax.train.throughput import Throughput
 from mufun_jax.train_view import describe
-from tests.train.tiny_run import tiny_run, write_tiny_corpus
+from tests.train.tiny_run import KilledError, tiny_run
 
 
 @pytest.fixture(scope="module")
-def corpus(tmp_path_factory):
-    return write_tiny_corpus(tmp_path_factory.mktemp("corpus"))
-
-
-@pytest.fixture(scope="module")
-def finished(corpus, tmp_path_factory):
+def finished(tiny_corpus, tmp_path_factory):
     workdir = tmp_path_factory.mktemp("finished")
-    train_curriculum(tiny_run(corpus), workdir)
+    train_curriculum(tiny_run(tiny_corpus), workdir)
     return workdir
 
 
@@ -68,11 +63,11 @@ def test_rates_time_and_memory(lines):
     assert all(one["global_step"] + 1 == other["global_step"] for one, other in pairwise(lines))
 
 
-def test_mfu_is_model_flops_over_the_peak(corpus):
+def test_mfu_is_model_flops_over_the_peak(tiny_corpus):
     class Device:
         device_kind = "TPU v5 lite"
 
-    run = tiny_run(corpus)
+    run = tiny_run(tiny_corpus)
     from mufun_jax.model.flops import train_flops
 
     stage = run.stages["align"]
@@ -109,43 +104,40 @@ def test_tensorboard_has_every_number_of_every_step(finished, lines):
     assert not {"train/step", "train/stage", "train/global_step"} & tags
 
 
-def test_a_run_that_goes_on_tells_tensorboard_from_where(corpus, tmp_path):
-    class KilledError(Exception):
-        pass
-
+def test_a_run_that_goes_on_tells_tensorboard_from_where(tiny_corpus, tmp_path):
     def kill(stage, step, steps, line):
         if line["global_step"] == 6:
             raise KilledError
 
     with pytest.raises(KilledError):
-        train_curriculum(tiny_run(corpus), tmp_path, Callbacks(on_step=kill))
-    train_curriculum(tiny_run(corpus), tmp_path)
+        train_curriculum(tiny_run(tiny_corpus), tmp_path, Callbacks(on_step=kill))
+    train_curriculum(tiny_run(tiny_corpus), tmp_path)
     assert sorted(read_events(tmp_path / "tensorboard")[1]) == [1, 5]
 
 
-def test_tensorboard_can_be_left_out(corpus, tmp_path):
-    train_curriculum(tiny_run(corpus, "dashboards.tensorboard=False", "curriculum=('warmup',)"), tmp_path)
+def test_tensorboard_can_be_left_out(tiny_corpus, tmp_path):
+    train_curriculum(tiny_run(tiny_corpus, "dashboards.tensorboard=False", "curriculum=('warmup',)"), tmp_path)
     assert not (tmp_path / "tensorboard").exists()
 
 
-def test_weights_and_biases_gets_them_too(corpus, tmp_path, monkeypatch):
+def test_weights_and_biases_gets_them_too(tiny_corpus, tmp_path, monkeypatch):
     """Its real client, which writes to the disk where it is told to be offline."""
     monkeypatch.setenv("WANDB_MODE", "offline")
     monkeypatch.setenv("WANDB_SILENT", "true")
-    train_curriculum(tiny_run(corpus, "dashboards.wandb_project=mufun", "curriculum=('warmup',)"), tmp_path)
+    train_curriculum(tiny_run(tiny_corpus, "dashboards.wandb_project=mufun", "curriculum=('warmup',)"), tmp_path)
     name = (tmp_path / "wandb-run").read_text()
     (written,) = (tmp_path / "wandb").glob(f"offline-run-*-{name}/run-{name}.wandb")
     data = written.read_bytes()
     assert b"train/loss" in data and b"loss_of/notes" in data and b"mufun" in data
 
 
-def test_weights_and_biases_that_is_not_there_is_said_at_the_start(corpus, tmp_path, monkeypatch):
+def test_weights_and_biases_that_is_not_there_is_said_at_the_start(tiny_corpus, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "wandb", None)
     with pytest.raises(ConfigError, match=r"dashboards.wandb_project needs Weights & Biases: pip install wandb"):
-        train_curriculum(tiny_run(corpus, "dashboards.wandb_project=mufun"), tmp_path)
+        train_curriculum(tiny_run(tiny_corpus, "dashboards.wandb_project=mufun"), tmp_path)
 
 
-def test_profiles_of_the_steps_asked_for_and_on_a_signal(corpus, tmp_path):
+def test_profiles_of_the_steps_asked_for_and_on_a_signal(tiny_corpus, tmp_path):
     events = []
 
     def ask(stage, step, steps, line):
@@ -153,15 +145,22 @@ def test_profiles_of_the_steps_asked_for_and_on_a_signal(corpus, tmp_path):
             os.kill(os.getpid(), signal.SIGUSR1)
 
     callbacks = Callbacks(on_step=ask, on_event=lambda *event: events.append(event))
-    train_curriculum(tiny_run(corpus), tmp_path, callbacks, profile=Steps(1, 2))
+    train_curriculum(tiny_run(tiny_corpus), tmp_path, callbacks, profile=Steps(1, 2))
     assert [event for event, _ in events].count("profile") == 2
     assert len(list((tmp_path / "profile").rglob("*.xplane.pb"))) == 2
 
 
 @pytest.mark.parametrize("given", ["10", "15:10", "a:b", ":", "1:2:3", "-1:3"])
-def test_a_profile_of_no_steps_is_refused(given, corpus, tmp_path, run):
+def test_a_profile_of_no_steps_is_refused(given, tiny_corpus, tmp_path, run):
     code, _, err = run(
-        "train", "--config", corpus / "tiny.py", "--workdir", tmp_path, "--set", f"data={corpus}", f"--profile={given}"
+        "train",
+        "--config",
+        tiny_corpus / "tiny.py",
+        "--workdir",
+        tmp_path,
+        "--set",
+        f"data={tiny_corpus}",
+        f"--profile={given}",
     )
     assert code == 2 and err == f"error: --profile {given}: write FIRST:LAST, for instance 10:15\n"
 
@@ -186,7 +185,7 @@ def test_lines_after_the_checkpoint_are_taken_back(tmp_path):
 
 
 def test_half_an_event_that_a_kill_left_does_not_stop_the_run(tmp_path):
-    path = tmp_path / "events.jsonl"
+    path, whole = tmp_path / "events.jsonl", b""
     for session in range(3):
         log = EventLog(tmp_path)
         assert log.session == session
@@ -207,8 +206,10 @@ def test_a_step_in_words(lines):
     assert describe({"skipped": "loss is nan"}, "") == ["passed over: loss is nan"]
 
 
-def test_where_there_is_no_terminal_a_line_is_printed_now_and_then(corpus, tmp_path, run):
-    code, out, err = run("train", "--config", corpus / "tiny.py", "--workdir", tmp_path, "--set", f"data={corpus}")
+def test_where_there_is_no_terminal_a_line_is_printed_now_and_then(tiny_corpus, tmp_path, run):
+    code, out, err = run(
+        "train", "--config", tiny_corpus / "tiny.py", "--workdir", tmp_path, "--set", f"data={tiny_corpus}"
+    )
     assert code == 0
     assert [line.split()[0] for line in out.splitlines()] == ["warmup", "align", "long", "The"]
     assert [line.partition(":")[0] for line in err.splitlines() if "loss" in line][-1] == "long 3/3"

@@ -20,15 +20,10 @@ from mufun_jax.train.metrics import read_metrics
 from mufun_jax.weights.model_folder import load_model, open_model_folder
 from mufun_jax.weights.params import init_params
 from tests.tiny import random_params, random_windows, relative_error, tiny_model
-from tests.train.tiny_run import tiny_run, write_tiny_corpus
+from tests.train.tiny_run import KilledError, tiny_run
 
 LORA = LoraConfig(rank=3, alpha=5.0)
 PARTS = ("encoder", "decoder")
-
-
-@pytest.fixture(scope="module")
-def corpus(tmp_path_factory):
-    return write_tiny_corpus(tmp_path_factory.mktemp("corpus"))
 
 
 def fresh(config: LoraConfig = LORA):
@@ -108,13 +103,9 @@ def test_an_unknown_target_is_named_with_the_nearest():
         fresh(replace(LORA, targets=("key", "querry")))
 
 
-class KilledError(Exception):
-    """Stands for the end of the process."""
-
-
-def test_a_run_with_adapters_resumes_bit_for_bit_and_ends_in_plain_weights(corpus, tmp_path):
+def test_a_run_with_adapters_resumes_bit_for_bit_and_ends_in_plain_weights(tiny_corpus, tmp_path):
     parts = ("stages.align.encoder=lora", "stages.align.decoder=lora")
-    run = tiny_run(corpus, "curriculum=('align',)", *parts, "lora={'rank': 2}")
+    run = tiny_run(tiny_corpus, "curriculum=('align',)", *parts, "lora={'rank': 2}")
 
     def kill(stage, step, *_):
         if step == 5:

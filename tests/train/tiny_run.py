@@ -42,8 +42,12 @@ def get_config():
 """
 
 
+class KilledError(Exception):
+    """Raised in a callback, stands for the end of the process."""
+
+
 def tiny_run(corpus: Path, *settings: str) -> RunConfig:
-    """The run, with `--set` settings, on a corpus of `write_tiny_corpus`."""
+    """The run, with `--set` settings, on a corpus of `write_tiny_corpus`, of which it is `tiny.py`."""
     config = corpus / "tiny.py"
     config.write_text(CONFIG)
     return load_run_config(config, [f"data={corpus}", *settings])
@@ -64,4 +68,5 @@ def write_tiny_corpus(folder: Path) -> Path:
         (folder / f"{name}.json").write_text(json.dumps(entries))
     sources = [manifest_source(folder / f"{name}.json") for name in ("notes", "songs")]
     prepare(sources, folder, PrepareOptions(workers=1))
+    tiny_run(folder)
     return folder
