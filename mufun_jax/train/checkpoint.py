@@ -245,6 +245,7 @@ class Checkpoints:
                 # By the wall clock, which may jump. A save that hangs is for the watch to end.
                 async_options=ocp.AsyncOptions(timeout_secs=_FOR_EVER),
             )
+            _share_replicas(jax.process_count() > 1)
             self._opened = ocp.CheckpointManager(self._folder, options=options)
         return self._opened
 
@@ -378,6 +379,13 @@ def meta_fault(folder: Path) -> str | None:
 
 def position_of(step: int, meta: dict[str, Any]) -> Position:
     return Position(meta["stage"], meta["step"], step, meta["data"], meta["loss"], meta["evaluation_loss"])
+
+
+def _share_replicas(share: bool) -> None:
+    """Whether each of several copies of an array writes a part of it. Within one process that only cuts the arrays up,
+    one after the other, while training waits. Orbax has no place for this but its table of types."""
+    handler = ocp.type_handlers.ArrayHandler(use_replica_parallel=share)
+    ocp.type_handlers.register_type_handler(jax.Array, handler, override=True)
 
 
 def _checksum(meta: dict[str, Any]) -> str:
