@@ -69,7 +69,7 @@ def demo(
 ) -> None:
     """Render music, train a small MuFun on it in six stages, measure it, and ask it about a song.
 
-    About seven minutes on two cores. It calls what `mufun prepare`, `train`, `evaluate` and `ask` call.
+    About nine minutes on two cores. It calls what `mufun prepare`, `train`, `evaluate` and `ask` call.
     """
     commands.demo(workdir, seed=seed, quick=quick, workers=workers)
 
