@@ -20,7 +20,7 @@ from mufun_jax.weights.model_folder import open_model_folder
 
 ROOT = Path(__file__).parents[2]
 PROCESSES = 3
-STEPS, KILLED_AFTER = 80, 25
+STEPS, KILLED_AFTER = 80, 25  # between two saves: inside one, the others wait for JAX's heartbeats first
 SETTINGS = (
     "mesh.simulated_devices=1",
     f"mesh.data={PROCESSES}",
