@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from mufun_jax import checkpoints_command, commands, plan_command, report_command
+from mufun_jax import ask_command, checkpoints_command, commands, plan_command, report_command, tag_command
 from mufun_jax.errors import RunEndedError, UserError, exit_code
 
 app = typer.Typer(
@@ -25,6 +25,7 @@ SetOption = Annotated[
     typer.Option("--set", help="Change one key of the config, for instance `stages.align1.steps=50`. Repeatable."),
 ]
 ComputeOption = Annotated[Literal["float32", "bfloat16"], typer.Option(help="What the model computes in.")]
+QuantizeOption = Annotated[Literal["int8"] | None, typer.Option(help="The decoder's matrices as int8: half of it.")]
 WorkersOption = Annotated[int, typer.Option(help="Processes that render and prepare.", min=1)]
 
 
@@ -201,33 +202,68 @@ def ask(
     temperature: Annotated[float, typer.Option(help="0 is greedy.", min=0.0)] = 0.0,
     top_p: Annotated[float, typer.Option(help="Sample from the likeliest tokens that add up to this.")] = 1.0,
     top_k: Annotated[int, typer.Option(help="Sample from this many likeliest tokens; 0: all.", min=0)] = 0,
-    seed: Annotated[int, typer.Option(help="Of the sampling.", min=0)] = 0,
-    dtype: ComputeOption = "bfloat16",
-    quantize: Annotated[
-        Literal["int8"] | None, typer.Option(help="The decoder's matrices as int8: half of it.")
+    repetition_penalty: Annotated[
+        float, typer.Option(help="Above 1, what was said already is less likely to be said again.")
+    ] = 1.0,
+    seed: Annotated[int, typer.Option(help="Of the sampling.", min=0, max=2**32 - 1)] = 0,
+    stop: Annotated[list[str] | None, typer.Option(help="End the answer before this text. Repeatable.")] = None,
+    form: Annotated[Literal["text", "json"], typer.Option("--format", help="Of the answer.")] = "text",
+    schema: Annotated[
+        str | None, typer.Option(help="JSON schema that the answer follows, or a file with one; with --format json.")
     ] = None,
+    regex: Annotated[str | None, typer.Option(help="Regular expression that the whole answer matches.")] = None,
+    choice: Annotated[list[str] | None, typer.Option(help="Answer one of these. Repeatable.")] = None,
+    dtype: ComputeOption = "bfloat16",
+    quantize: QuantizeOption = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the answer with what was heard.")] = False,
 ) -> None:
-    """Ask a question about one song or several.
+    """Ask a question about one song or several. The answer comes word by word.
 
     `mufun ask song.mp3 "What key is it in?"`
 
     `mufun ask one.wav two.flac "<audio> <audio> Which of the two is faster?"`
+
+    `mufun ask song.mp3 "Is it in major or minor?" --choice major --choice minor`
     """
-    commands.ask(
+    from mufun_jax.generate.sample import Sampling
+
+    ask_command.ask(
         words[:-1],
         words[-1],
         checkpoint,
         segment=segment,
         max_new_tokens=max_new_tokens,
-        temperature=temperature,
-        top_p=top_p,
-        top_k=top_k,
+        sampling=Sampling(temperature, top_p, top_k, repetition_penalty),
         seed=seed,
+        stop=stop or [],
+        constraint=ask_command.read_constraint(form, schema, regex, choice or []),
         dtype=dtype,
         quantize=quantize,
         as_json=as_json,
     )
+
+
+@app.command()
+def tag(
+    places: Annotated[list[Path], typer.Argument(metavar="FILES...", help="Audio files, or folders of them.")],
+    out: Annotated[Path, typer.Option("--out", "-o", help="Table (.csv) or JSON lines (.jsonl) to write.")],
+    fields: Annotated[
+        str | None, typer.Option(help="Some of genre,mood,instruments,key,tempo,lyrics; by default all.")
+    ] = None,
+    checkpoint: CheckpointOption = "runs/demo/checkpoint",
+    dtype: ComputeOption = "bfloat16",
+    quantize: QuantizeOption = None,
+) -> None:
+    """Describe whole folders of songs, a row each: genre, mood, instruments, key, tempo, lyrics.
+
+    Run again, it goes on where it stopped. A file that cannot be heard is listed at the end; the exit code is then 1.
+
+    `mufun tag songs/ -o tags.csv`
+    """
+    from mufun_jax.generate.tags import read_fields
+
+    if not tag_command.tag(places, out, read_fields(fields), checkpoint, dtype, quantize):
+        sys.exit(1)
 
 
 @app.command()

@@ -1,7 +1,6 @@
 """What the subcommands do: the library behind progress bars, its results printed. `demo` is all of them in a row."""
 
 import json
-import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from importlib.resources import files
@@ -10,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from rich.console import Console
 
+from mufun_jax.ask_command import ask
 from mufun_jax.errors import UserError
 from mufun_jax.progress import progress_bar
 
@@ -136,46 +136,6 @@ def evaluate(
 def show(parts: Iterable[Any]) -> None:
     for part in parts:
         _output.print(part, soft_wrap=isinstance(part, str))
-
-
-def ask(
-    songs: Sequence[str],
-    question: str,
-    checkpoint: str | Path,
-    *,
-    segment: tuple[float, float] | None = None,
-    max_new_tokens: int = 64,
-    temperature: float = 0.0,
-    top_p: float = 1.0,
-    top_k: int = 0,
-    seed: int = 0,
-    dtype: Literal["float32", "bfloat16"] = "bfloat16",
-    quantize: Literal["int8"] | None = None,
-    as_json: bool = False,
-) -> None:
-    """Asks about songs; prints the answer, and on standard error what of a song was not heard."""
-    from mufun_jax.generate.chat import MuFun, make_question
-    from mufun_jax.generate.sample import Sampling
-
-    if not songs:
-        raise UserError(f"no song given: write the audio file before the question {question!r}")
-    prompt = make_question(question, list(songs), [segment] * len(songs))
-    messages = Console(stderr=True, highlight=False, markup=False)
-    with progress_bar("Loading the model", "bytes", stays=False) as advance:
-        model = MuFun.from_pretrained(checkpoint, dtype, quantize=quantize, advance=advance)
-    with messages.status("Listening (the first question of its length is compiled)"):
-        sampling = Sampling(temperature, top_p, top_k)
-        answer = model.answer([prompt], max_new_tokens=max_new_tokens, sampling=sampling, seed=seed)[0]
-    for heard in answer.heard:
-        for warning in heard.warnings:
-            print(f"warning: {warning}", file=sys.stderr)
-        if heard.seconds_dropped:
-            print(
-                f"note: {heard.file}: {heard.seconds_used:g} s were heard, from {heard.start:g} s on; "
-                f"the {heard.seconds_dropped:g} s after that were not",
-                file=sys.stderr,
-            )
-    print(json.dumps(answer.to_json()) if as_json else answer.text)
 
 
 def convert_from_hf(

@@ -19,8 +19,8 @@ ORDER = (
     ("sharding",),
     ("weights",),
     ("train", "generate"),
-    ("evaluate", "convert", "plan", "report", "train_view"),
-    ("commands", "checkpoints_command", "plan_command", "report_command", "cli"),
+    ("evaluate", "convert", "plan", "report", "train_view", "serve"),
+    ("commands", "ask_command", "tag_command", "checkpoints_command", "plan_command", "report_command", "cli"),
 )
 LEVEL = {part: level for level, parts in enumerate(ORDER) for part in parts}
 SIDEWAYS = {
@@ -28,6 +28,10 @@ SIDEWAYS = {
     ("config_file", "config"),
     ("config_file", "errors"),
     ("cli", "commands"),
+    ("cli", "ask_command"),
+    ("cli", "tag_command"),
+    ("commands", "ask_command"),
+    ("tag_command", "ask_command"),
     ("cli", "checkpoints_command"),
     ("cli", "plan_command"),
     ("cli", "report_command"),

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from mufun_jax.errors import UserError
 from mufun_jax.evaluate.score import is_correct, majority_accuracy, wilson_interval
 from mufun_jax.evaluate.tasks import Item
-from mufun_jax.generate.chat import MuFun, Question, Segment
+from mufun_jax.generate.chat import MuFun
+from mufun_jax.generate.question import Question, Segment
 from mufun_jax.text.conversation import AUDIO_PLACEHOLDER
 
 _BATCH = 32
@@ -65,8 +66,7 @@ def answer_all(model: MuFun, questions: Sequence[Question], progress: Callable[[
     replies = [""] * len(questions)
     for start in range(0, len(order), _BATCH):
         chosen = order[start : start + _BATCH]
-        padded = chosen + chosen[:1] * (_BATCH - len(chosen))  # one batch size: one compilation
-        answers = model.answer([questions[i] for i in padded], max_new_tokens=_MAX_NEW_TOKENS)
+        answers = model.answer([questions[i] for i in chosen], max_new_tokens=_MAX_NEW_TOKENS)
         for i, answer in zip(chosen, answers, strict=False):
             replies[i] = answer.text
         progress(start + len(chosen))

@@ -1,6 +1,6 @@
 """`MuFun`: load a model, ask it about songs."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -11,66 +11,54 @@ import numpy as np
 from jax.sharding import Mesh
 from jaxtyping import Float
 
-from mufun_jax.audio.waveform import load_waveform
-from mufun_jax.audio.windows import seconds_heard, split_windows
-from mufun_jax.errors import AudioError, UserError
-from mufun_jax.generate.decode import (
-    Prompts,
-    continuation_log_probability,
-    generate,
-    next_token_logits,
-    prefill_prompts,
-)
+from mufun_jax.errors import UserError
+from mufun_jax.generate.constraint import Constraint, Grammars
+from mufun_jax.generate.decode import Prompts, continuation_log_probabilities, next_token_logits
+from mufun_jax.generate.engine import Draft, Engine, OnCompile, Rows, power_of_two
+from mufun_jax.generate.prompt import Heard, Listener, Prompt
+from mufun_jax.generate.question import Question, Segment, make_question
 from mufun_jax.generate.sample import Sampling
+from mufun_jax.generate.text_stream import TextStream, goes_round
 from mufun_jax.model.compute import Compute
 from mufun_jax.model.mufun import MuFunModel
 from mufun_jax.sharding.mesh import inference_mesh
 from mufun_jax.text.conversation import AUDIO_PLACEHOLDER, Turn, render
-from mufun_jax.text.splice import Spliced, splice
 from mufun_jax.text.tokenizer import Tokenizer
 from mufun_jax.weights.hub import local_folder
 from mufun_jax.weights.model_folder import Quantize, load_model
 from mufun_jax.weights.params import Params
 from mufun_jax.weights.safetensors_file import Advance
 
-Segment = Sequence[int | float] | None  # start and end in seconds; None is the whole file
-MAX_SECONDS = 3600.0  # of one file or segment; longer ones are refused rather than heard in small part
-_OPTION_BUCKET = 16  # options are padded to a multiple of this
-_LENGTH_BUCKET = 64  # prompts are padded to a multiple of this, so that few lengths are compiled
+PREFIX_MEMORY = 2.0  # GiB
+_LEAST_OPTION = 8  # tokens of an option are padded to a power of two that is at least this
+_CHUNK = 32  # tokens between two looks at what has come
+_FIRST_CHUNKS = (1, 1, 2, 4)  # of a stream: its first word comes at once
+_STREAM_CHUNK = 8
 
-
-@dataclass(frozen=True)
-class Heard:
-    """What the model heard of one file, in seconds of that file."""
-
-    file: str
-    file_seconds: float
-    start: float
-    seconds_used: float
-    seconds_dropped: float  # of what was asked for: beyond the model's context, or a tail of half a second or less
-    windows: int
-    warnings: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True)
-class Question:
-    """One prompt, the user's turn, with a file for each `<audio>` in it."""
-
-    prompt: str
-    audio_files: tuple[Path, ...] = ()
-    segments: tuple[Segment, ...] = ()
+Finish = Literal["stop", "length", "repetition"]
 
 
 @dataclass(frozen=True)
 class Answer:
-    """Text, whether the model ended it by itself (or the token limit did), and what was heard."""
+    """Text, why it ended, and what was heard.
+
+    `finish`: "stop" where the model ended it or a stop string came, "length" at the token limit, "repetition" where it
+    went round in circles. `log_probabilities` are those of its `tokens`, in nats.
+    """
 
     text: str
-    finished: bool
+    finish: Finish
     heard: tuple[Heard, ...]
+    tokens: tuple[int, ...] = ()
+    log_probabilities: tuple[float, ...] = ()
+
+    @property
+    def finished(self) -> bool:
+        """Whether the model came to an end by itself."""
+        return self.finish == "stop"
 
     def to_json(self) -> dict[str, Any]:
-        return asdict(self)
+        return {**asdict(self), "finished": self.finished}
 
 
 @dataclass(frozen=True)
@@ -82,28 +70,43 @@ class OptionScore:
     tokens: int
 
 
-@dataclass(frozen=True)
-class PreparedQuestion:
-    """A question as arrays."""
-
-    spliced: Spliced
-    windows: Float[np.ndarray, "W S"]
-    heard: tuple[Heard, ...]
-
-
 class MuFun:
     """A model that listens to songs and answers in text.
 
     >>> model = MuFun.from_pretrained("runs/demo/checkpoint")
     >>> model.chat("<audio>\\nWhat is the key?", "song.mp3")
+
+    A song is encoded once: what was computed of it is kept, within `prefix_memory` GiB, for all further questions.
     """
 
-    def __init__(self, model: MuFunModel, params: Params, tokenizer: Tokenizer, mesh: Mesh):
+    def __init__(
+        self,
+        model: MuFunModel,
+        params: Params,
+        tokenizer: Tokenizer,
+        mesh: Mesh,
+        *,
+        prefix_memory: int | float = PREFIX_MEMORY,
+        quantize_cache: Literal["int8"] | None = None,
+        on_compile: OnCompile = lambda what, seconds: None,
+    ):
         self.model = model
         self.params = params
         self.tokenizer = tokenizer
         self.mesh = mesh
         self.config = model.config
+        self.listener = Listener(model.config, tokenizer)
+        self.engine = Engine(
+            model,
+            params,
+            mesh,
+            end_of_turn=tokenizer.end_of_turn,
+            padding=tokenizer.padding,
+            prefix_memory=int(prefix_memory * 2**30),
+            quantize_cache=quantize_cache == "int8",
+            on_compile=on_compile,
+        )
+        self._grammars: Grammars | None = None
 
     @staticmethod
     def from_pretrained(
@@ -112,13 +115,18 @@ class MuFun:
         mesh: Mesh | None = None,
         quantize: Quantize = None,
         *,
+        quantize_cache: Literal["int8"] | None = None,
+        prefix_memory: int | float = PREFIX_MEMORY,
         advance: Advance = lambda *_: None,
+        on_compile: OnCompile = lambda what, seconds: None,
     ) -> "MuFun":
         """Loads a released folder, one of ours, or a model of the Hugging Face hub by its `owner/name`.
 
         Each device of `mesh` (by default all accelerators, split by fsdp) gets its part straight from the files.
-        With quantize="int8" the decoder's matrices are int8 with a scale an output channel. `advance` is called with
-        the bytes loaded, the bytes in all, and the name of a parameter.
+        With quantize="int8" the decoder's matrices are int8 with a scale an output channel, with quantize_cache="int8"
+        so are the keys and values of songs. `prefix_memory` is in GiB. `advance` is called with the bytes loaded, the
+        bytes in all, and the name of a parameter, `on_compile` with what is compiled, when that begins (with None) and
+        when it is done (with its seconds).
 
         Raises:
             CheckpointError, ConfigError: there is no model, or one that is damaged or of another kind.
@@ -126,7 +134,13 @@ class MuFun:
         mesh = mesh if mesh is not None else inference_mesh()
         loaded = load_model(local_folder(path), mesh, dtype, quantize, advance)
         return MuFun(
-            MuFunModel(loaded.config.model, Compute(jnp.dtype(dtype).type)), loaded.params, loaded.tokenizer, mesh
+            MuFunModel(loaded.config.model, Compute(jnp.dtype(dtype).type)),
+            loaded.params,
+            loaded.tokenizer,
+            mesh,
+            prefix_memory=prefix_memory,
+            quantize_cache=quantize_cache,
+            on_compile=on_compile,
         )
 
     def chat(
@@ -135,20 +149,58 @@ class MuFun:
         audio_files: str | Path | Sequence[str | Path] | None = None,
         segs: Segment | Sequence[Segment] = None,
         *,
+        history: Sequence[tuple[str, str]] = (),
         max_new_tokens: int = 64,
         temperature: float = 0.0,
         top_p: float = 1.0,
         top_k: int = 0,
+        repetition_penalty: float = 1.0,
         seed: int = 0,
+        stop: Sequence[str] = (),
+        constraint: Constraint | None = None,
     ) -> str:
         """The answer to a prompt about audio files, one for each `<audio>` in it, in order.
 
         A prompt without `<audio>` and with one file gets `<audio>\\n` in front. `segs` is the part of the file in
-        seconds, [start, end], or a list with one entry (or None) a file.
+        seconds, [start, end], or a list with one entry (or None) a file. `history` are questions and answers before
+        this one; the files are those of all `<audio>` from the first question on.
         """
-        question = make_question(prompt, audio_files, segs)
-        sampling = Sampling(temperature, top_p, top_k)
-        return self.answer([question], max_new_tokens=max_new_tokens, sampling=sampling, seed=seed)[0].text
+        question = make_question(prompt, audio_files, segs, history)
+        return self.answer(
+            [question],
+            max_new_tokens=max_new_tokens,
+            sampling=Sampling(temperature, top_p, top_k, repetition_penalty),
+            seed=seed,
+            stop=stop,
+            constraint=constraint,
+        )[0].text
+
+    def stream(
+        self,
+        prompt: str,
+        audio_files: str | Path | Sequence[str | Path] | None = None,
+        segs: Segment | Sequence[Segment] = None,
+        *,
+        history: Sequence[tuple[str, str]] = (),
+        max_new_tokens: int = 64,
+        temperature: float = 0.0,
+        top_p: float = 1.0,
+        top_k: int = 0,
+        repetition_penalty: float = 1.0,
+        seed: int = 0,
+        stop: Sequence[str] = (),
+        constraint: Constraint | None = None,
+    ) -> Iterator[str]:
+        """What `chat` returns, piece by piece as it comes, in whole characters."""
+        streamed = self.stream_answer(
+            make_question(prompt, audio_files, segs, history),
+            max_new_tokens=max_new_tokens,
+            sampling=Sampling(temperature, top_p, top_k, repetition_penalty),
+            seed=seed,
+            stop=stop,
+            constraint=constraint,
+        )
+        return (piece for piece in streamed if isinstance(piece, str))
 
     def answer(
         self,
@@ -156,26 +208,59 @@ class MuFun:
         *,
         max_new_tokens: int = 64,
         sampling: Sampling = Sampling(),  # noqa: B008  immutable
-        seed: int = 0,
+        seed: int | Sequence[int] = 0,
+        stop: Sequence[str] = (),
+        constraint: Constraint | None = None,
     ) -> list[Answer]:
-        """Answers a batch of questions, of different lengths; each gets what it would get alone."""
-        prepared = [self.prepare(question) for question in questions]
-        prompts = self._batch(prepared)
-        with jax.set_mesh(self.mesh):
-            tokens, lengths = generate(
-                self.model,
-                self.params,
-                prompts,
-                jnp.int32(self.tokenizer.end_of_turn),
-                jax.random.key(seed),
-                max_new_tokens=max_new_tokens,
-                sampling=sampling,
+        """Answers questions, of different lengths; each gets what it would get alone.
+
+        Those about one song share what is computed of it. `seed` is one for all, or one a question.
+
+        Raises:
+            UserError: with a `constraint`, an answer was not complete in `max_new_tokens`.
+        """
+        _check(max_new_tokens, stop)
+        seeds = [seed] * len(questions) if isinstance(seed, int) else list(seed)
+        if len(seeds) != len(questions):
+            raise UserError(f"{len(seeds)} seeds for {len(questions)} questions: give one, or one a question")
+        prompts = [self.listener.prompt(question) for question in questions]
+        answers: dict[int, Answer] = {}
+        for rows in self.engine.rows_of(prompts):
+            *_, (drafts, streams) = self._decode(
+                rows, prompts, seeds, max_new_tokens, sampling, stop, constraint, lambda so_far: _CHUNK
             )
-        tokens, lengths = np.asarray(tokens), np.asarray(lengths)
-        return [
-            Answer(self.tokenizer.decode(row[:length].tolist()).strip(), bool(length < max_new_tokens), one.heard)
-            for row, length, one in zip(tokens, lengths, prepared, strict=True)
-        ]
+            answers |= self._answers(rows, prompts, drafts, streams, max_new_tokens, constraint)
+        return [answers[place] for place in range(len(questions))]
+
+    def stream_answer(
+        self,
+        question: Question,
+        *,
+        max_new_tokens: int = 64,
+        sampling: Sampling = Sampling(),  # noqa: B008  immutable
+        seed: int = 0,
+        stop: Sequence[str] = (),
+        constraint: Constraint | None = None,
+    ) -> Iterator[str | Answer]:
+        """Pieces of the answer's text as they come, and at the end the answer."""
+        _check(max_new_tokens, stop)
+        prompts = [self.listener.prompt(question)]
+        rows = self.engine.rows_of(prompts)[0]
+
+        def pieces() -> Iterator[str | Answer]:
+            drafts, streams = [], [self._text_stream(stop)]
+            run = self._decode(rows, prompts, [seed], max_new_tokens, sampling, stop, constraint, _stream_chunk)
+            for drafts, streams in run:
+                new = streams[0].push(_without_end(drafts[0], self.tokenizer.end_of_turn))
+                if new:
+                    yield new
+            tokens = _without_end(drafts[0], self.tokenizer.end_of_turn)
+            rest = streams[0].end(tokens)
+            if rest:
+                yield rest
+            yield self._answers(rows, prompts, drafts, streams, max_new_tokens, constraint)[0]
+
+        return pieces()
 
     def logits(
         self,
@@ -184,7 +269,7 @@ class MuFun:
         segs: Segment | Sequence[Segment] = None,
     ) -> Float[np.ndarray, " V"]:
         """Next-token logits after the prompt, float32 [vocabulary]."""
-        prompts = self._batch([self.prepare(make_question(prompt, audio_files, segs))])
+        prompts = self._whole([self.listener.prompt(make_question(prompt, audio_files, segs))])
         with jax.set_mesh(self.mesh):
             return np.asarray(next_token_logits(self.model, self.params, prompts))[0]
 
@@ -195,145 +280,144 @@ class MuFun:
         options: Sequence[str] = (),
         segs: Segment | Sequence[Segment] = None,
     ) -> list[OptionScore]:
-        """How likely the model finds each option as its whole answer, the end of its turn included.
+        """How likely the model finds each option as its whole answer, the end of its turn included."""
+        return self.score_options(make_question(prompt, audio_files, segs), options)
 
-        The songs and the prompt are run once; each option continues from there.
-        """
+    def score_options(self, question: Question, options: Sequence[str]) -> list[OptionScore]:
+        """`score` of a question. Options are rows of one batch that share the song."""
         if isinstance(options, str) or not options or not all(isinstance(option, str) for option in options):
             raise UserError(f"options {options!r}: give a list of answers, for instance ['major', 'minor']")
-        question = make_question(prompt, audio_files, segs)
-        prepared = self.prepare(question)
+        prompt = self.listener.prompt(question)
         answers = [self._answer_tokens(question, option) for option in options]
-        longest = -(-max(map(len, answers)) // _OPTION_BUCKET) * _OPTION_BUCKET
-        prompts = self._batch([prepared])
-        scores = []
+        rows = power_of_two(len(options))
+        filled = [*answers, *answers[:1] * (rows - len(answers))]
+        texts = self.engine.texts_of([[*prompt.text, *answer] for answer in filled])
+        counts = np.array([len(answer) for answer in filled], np.int32)
+        most = power_of_two(int(counts.max()), _LEAST_OPTION)
+        prefix = self.engine.prefix(prompt)
         with jax.set_mesh(self.mesh):
-            logits, cache = prefill_prompts(self.model, self.params, prompts, prompts.tokens.shape[1] + longest)
-            for option, answer in zip(options, answers, strict=True):
-                tokens = np.full((1, longest), self.tokenizer.padding, np.int32)
-                tokens[0, : len(answer)] = answer
-                count = np.array([len(answer)], np.int32)
-                total = continuation_log_probability(
-                    self.model, self.params, logits, cache, prompts.lengths, tokens, count
+            found = np.asarray(
+                continuation_log_probabilities(self.model, self.params, prefix, texts, counts, most), np.float64
+            )
+        return [
+            OptionScore(option, float(row.sum()), len(answer))
+            for option, answer, row in zip(options, answers, found, strict=False)
+        ]
+
+    def _decode(
+        self,
+        rows: Rows,
+        prompts: Sequence[Prompt],
+        seeds: Sequence[int],
+        max_new_tokens: int,
+        sampling: Sampling,
+        stop: Sequence[str],
+        constraint: Constraint | None,
+        chunk: Any,
+    ) -> Iterator[tuple[list[Draft], list[TextStream]]]:
+        """The engine's drafts, with the text of each; rows that a stop string or a loop ends are told to end."""
+        places = rows.places
+        streams = [self._text_stream(stop) for _ in places]
+        allowed = None
+        if constraint is not None:
+            allowed = self._grammar_maker().matchers(constraint, len(places)).allowed
+            chunk = lambda so_far: 1  # noqa: E731
+        run = self.engine.decode(
+            rows,
+            prompts,
+            seeds,
+            max_new_tokens=max_new_tokens,
+            sampling=sampling,
+            chunk=chunk,
+            allowed=allowed,
+        )
+        ended = None
+        while True:
+            try:
+                drafts = run.send(ended) if ended is not None else next(run)  # pyright: ignore[reportAttributeAccessIssue]
+            except StopIteration:
+                return
+            texts = [_without_end(draft, self.tokenizer.end_of_turn) for draft in drafts]
+            if stop:
+                for stream, text in zip(streams, texts, strict=True):
+                    stream.read(text)
+            yield drafts, streams
+            ended = [stream.stopped or goes_round(text) for stream, text in zip(streams, texts, strict=True)]
+
+    def _answers(
+        self,
+        rows: Rows,
+        prompts: Sequence[Prompt],
+        drafts: Sequence[Draft],
+        streams: Sequence[TextStream],
+        max_new_tokens: int,
+        constraint: Constraint | None,
+    ) -> dict[int, Answer]:
+        found = {}
+        for place, draft, stream in zip(rows.places, drafts, streams, strict=True):
+            if place is None:
+                continue
+            tokens = _without_end(draft, self.tokenizer.end_of_turn)
+            stream.end(tokens)
+            ended = len(tokens) < len(draft.tokens) or stream.stopped
+            finish: Finish = "repetition" if goes_round(tokens) else "stop" if ended else "length"
+            if constraint is not None and not ended:
+                raise UserError(
+                    f"the answer was not complete after {len(tokens)} tokens: {stream.text[:80]!r}; allow more "
+                    f"(max_new_tokens is {max_new_tokens}), or ask for less"
                 )
-                scores.append(OptionScore(option, float(total[0]), len(answer)))
-        return scores
+            scores = tuple(map(float, draft.log_probabilities[: len(tokens)]))
+            found[place] = Answer(stream.text, finish, prompts[place].heard, tuple(tokens), scores)
+        return found
+
+    def _text_stream(self, stop: Sequence[str]) -> TextStream:
+        return TextStream(self.tokenizer.decode, stop)
+
+    def _grammar_maker(self) -> Grammars:
+        if self._grammars is None:
+            self._grammars = Grammars(self.tokenizer, self.config.decoder.vocab_size)
+        return self._grammars
 
     def _answer_tokens(self, question: Question, answer: str) -> tuple[int, ...]:
         """The tokens of an answer as training has them: its text and the end of the turn."""
         if AUDIO_PLACEHOLDER in answer:
             raise UserError(f"the option {answer!r} has {AUDIO_PLACEHOLDER} in it; songs stand in the prompt only")
-        last = self.tokenizer.encode_pieces(render([Turn(question.prompt, answer)]))[-1]
+        last = self.tokenizer.encode_pieces(render([*question.history, Turn(question.prompt, answer)]))[-1]
         return tuple(token for token, is_target in zip(last.ids, last.is_target, strict=True) if is_target)
 
-    def prepare(self, question: Question) -> PreparedQuestion:
-        """Reads the files of a question and splices them into its prompt.
-
-        Raises:
-            AudioError: a file cannot be read. UserError: `<audio>` and files differ in number.
-        """
-        pieces = self.tokenizer.encode_pieces(render([Turn(question.prompt)]))
-        if len(pieces) - 1 != len(question.audio_files):
-            raise UserError(
-                f"the prompt has {len(pieces) - 1} {AUDIO_PLACEHOLDER} but {len(question.audio_files)} audio files "
-                f"were given; write {AUDIO_PLACEHOLDER} once for each file"
-            )
-        if len(question.audio_files) > self.config.max_windows:
-            raise UserError(
-                f"{len(question.audio_files)} audio files are more than the {self.config.max_windows} windows "
-                "that the model hears; each file needs one"
-            )
-        windows, heard = [], []
-        room = self.config.max_windows // max(1, len(question.audio_files))
-        for path, segment in zip(question.audio_files, question.segments, strict=True):
-            file_windows, file_heard = self._listen(path, segment, room)
-            windows.append(file_windows)
-            heard.append(file_heard)
-        encoder = self.config.encoder
-        spliced = splice(pieces, [len(file) for file in windows], encoder.tokens_per_window)
-        empty = np.zeros((0, encoder.window_samples), np.float32)
-        return PreparedQuestion(spliced, np.concatenate([empty, *windows]), tuple(heard))
-
-    def _listen(self, path: Path, segment: Segment, room: int) -> tuple[Float[np.ndarray, "W S"], Heard]:
-        """The first windows of a file (or of its segment), as many as the model has room for."""
-        encoder = self.config.encoder
-        part = None if segment is None else (float(segment[0]), float(segment[1]))
-        waveform = load_waveform(path, segment=part, longest=room * encoder.window_seconds)
-        start, end = part if part is not None else (0.0, waveform.file_seconds)
-        asked = min(end, waveform.file_seconds) - start
-        if asked > MAX_SECONDS:
-            raise AudioError(
-                f"{path}: too long, {asked:.1f} s where at most {MAX_SECONDS:g} s are taken; choose a part of it "
-                f"(on the command line --segment START END)"
-            )
-        windows = split_windows(waveform.samples, encoder.window_samples)[:room]
-        hearing = seconds_heard(asked, encoder.window_samples, room)
-        heard = Heard(
-            file=str(path),
-            file_seconds=round(waveform.file_seconds, 3),
-            start=start,
-            seconds_used=round(hearing.used_seconds, 3),
-            seconds_dropped=round(hearing.dropped_seconds, 3),
-            windows=len(windows),
-            warnings=waveform.warnings,
-        )
-        return windows, heard
-
-    def _batch(self, prepared: Sequence[PreparedQuestion]) -> Prompts:
-        """Pads questions to one length (in buckets) and one number of windows."""
-        rows = len(prepared)
-        longest = max(len(one.spliced.tokens) for one in prepared)
-        length = -(-longest // _LENGTH_BUCKET) * _LENGTH_BUCKET
-        windows = window_bucket(max(len(one.windows) for one in prepared))
+    def _whole(self, prompts: Sequence[Prompt]) -> Prompts:
+        """Whole prompts, padded to one length (in steps) and one number of windows."""
+        rows, length = len(prompts), power_of_two(max(len(one.spliced.tokens) for one in prompts), 64)
+        windows = max(len(one.windows) for one in prompts)
         tokens = np.full((rows, length), self.tokenizer.padding, np.int32)
         audio_slot = np.full((rows, length), -1, np.int32)
         samples = np.zeros((rows, windows, self.config.encoder.window_samples), np.float32)
-        lengths = np.zeros(rows, np.int32)
-        for row, one in enumerate(prepared):
-            lengths[row] = len(one.spliced.tokens)
+        lengths = np.array([len(one.spliced.tokens) for one in prompts], np.int32)
+        for row, one in enumerate(prompts):
             tokens[row, : lengths[row]] = one.spliced.tokens
             audio_slot[row, : lengths[row]] = one.spliced.audio_slot
             samples[row, : len(one.windows)] = one.windows
         return Prompts(tokens, audio_slot, lengths, samples)
 
 
-def window_bucket(windows: int) -> int:
-    """The power of two (or 0) that a number of windows is padded to, so that few numbers are compiled."""
-    return 1 << (windows - 1).bit_length() if windows else 0
+def _stream_chunk(so_far: int) -> int:
+    """Few tokens at first."""
+    total = 0
+    for chunk in _FIRST_CHUNKS:
+        if so_far == total:
+            return chunk
+        total += chunk
+    return _STREAM_CHUNK
 
 
-def make_question(
-    prompt: str,
-    audio_files: str | Path | Sequence[str | Path] | None = None,
-    segs: Segment | Sequence[Segment] = None,
-) -> Question:
-    """A question from the forms that `chat` takes. Raises UserError for an empty prompt or an odd segment."""
-    if not prompt.strip():
-        raise UserError("the question is empty; ask something, for instance 'What key is it in?'")
-    if audio_files is None:
-        files: tuple[Path, ...] = ()
-    elif isinstance(audio_files, str | Path):
-        files = (Path(audio_files),)
-    else:
-        files = tuple(Path(file) for file in audio_files)
-    if AUDIO_PLACEHOLDER not in prompt and len(files) == 1:
-        prompt = f"{AUDIO_PLACEHOLDER}\n{prompt}"
-    return Question(prompt, files, _segments(segs, len(files)))
+def _without_end(draft: Draft, end_of_turn: int) -> list[int]:
+    """An answer's tokens before the end of the turn."""
+    tokens = draft.tokens.tolist()
+    return tokens[: tokens.index(end_of_turn)] if end_of_turn in tokens else tokens
 
 
-def _segments(segs: Any, files: int) -> tuple[Segment, ...]:
-    """One segment (or None) a file, from [start, end], a list of those, or None."""
-    if segs is None:
-        return (None,) * files
-    values = list(segs)
-    if len(values) == 2 and all(isinstance(value, int | float) for value in values):
-        values = [values]
-    if len(values) != files or not all(value is None or _is_pair(value) for value in values):
-        raise UserError(
-            f"segs {segs!r}: give [start, end] in seconds, or one such pair (or None) for each of {files} files"
-        )
-    return tuple(values)
-
-
-def _is_pair(value: Any) -> bool:
-    return isinstance(value, Sequence) and len(value) == 2 and all(isinstance(one, int | float) for one in value)
+def _check(max_new_tokens: int, stop: Sequence[str]) -> None:
+    if max_new_tokens < 1:
+        raise UserError(f"max_new_tokens {max_new_tokens}: at least 1")
+    if isinstance(stop, str) or not all(isinstance(one, str) and one for one in stop):
+        raise UserError(f"stop {stop!r}: give a list of strings, for instance ['\\n']")

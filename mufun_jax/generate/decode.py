@@ -1,16 +1,20 @@
-"""Prefill and cached decoding of a batch of prompts, under jit."""
+"""Prefill, and decoding from a prefix that rows share: the programs that run on the devices.
+
+A batch is G prefixes of Q rows each, one after the other. The loop's numbers are arguments, so that a program serves
+every temperature, seed and number of tokens.
+"""
 
 from functools import partial
-from typing import cast
+from typing import Any, cast
 
 import flax.struct
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Int, Num
+from jaxtyping import Array, Bool, Float, Int, Key, Num, UInt32
 
-from mufun_jax.generate.sample import Sampling, sample
-from mufun_jax.model.kv_cache import KVCache
+from mufun_jax.generate.sample import Kind, penalize, sample
+from mufun_jax.model.kv_cache import KVCache, Prefix
 from mufun_jax.model.mufun import MuFunModel
 from mufun_jax.weights.params import Params
 
@@ -27,76 +31,146 @@ class Prompts:
     samples: Num[HostOrDevice, "R W S"]
 
 
-@partial(jax.jit, static_argnames=("model", "max_new_tokens", "sampling"))
-def generate(
+@flax.struct.dataclass
+class Texts:
+    """What follows the prefix in each row: text alone, padded at the end to one length."""
+
+    tokens: Int[HostOrDevice, "R L"]
+    lengths: Int[HostOrDevice, " R"]  # at least 1
+
+
+@flax.struct.dataclass
+class Decoding:
+    """Answers as far as they have come. The next token of every row is drawn from `logits`."""
+
+    logits: Float[Array, "R V"]
+    cache: KVCache
+    first: Int[Array, " R"]  # the position of the answer's first token
+    keys: Key[Array, " R"]
+    step: Int[Array, ""]  # tokens drawn
+    tokens: Int[Array, "R T"]
+    log_probabilities: Float[Array, "R T"]  # the model's own, in nats, before temperature and constraint
+    done: Bool[Array, " R"]  # the end of the turn was drawn, or the row is only there to fill the batch
+
+
+@partial(jax.jit, static_argnames=("model", "slots", "quantize"))
+def run_prefix(model: MuFunModel, params: Params, prompts: Prompts, slots: int, quantize: bool) -> Prefix:
+    """The prefix that some prompts are, with so many slots."""
+    _, cache = prefill(model, params, prompts, slots)
+    return Prefix(cache.quantized() if quantize else cache, jnp.asarray(prompts.lengths))
+
+
+@partial(jax.jit, static_argnames="slots")
+def stack(prefixes: tuple[Prefix, ...], slots: int) -> Prefix:
+    """Several prefixes as one, with so many slots."""
+
+    def wider(x: Any, axis: int) -> Any:
+        widths = [(0, 0)] * x.ndim
+        widths[axis] = (0, slots - x.shape[axis])
+        return jnp.pad(x, widths)
+
+    def joined(*parts: Any) -> Any:
+        axis = 3  # layers, groups, heads, slots
+        return jnp.concatenate([wider(part, axis) for part in parts], axis=1)
+
+    caches = jax.tree.map(joined, *(prefix.cache for prefix in prefixes))
+    return Prefix(caches, jnp.concatenate([prefix.lengths for prefix in prefixes]))
+
+
+@partial(jax.jit, static_argnames=("model", "most"))
+def begin(
     model: MuFunModel,
     params: Params,
-    prompts: Prompts,
-    end_of_turn: Int[Array, ""],
-    key: jax.Array,
-    *,
-    max_new_tokens: int,
-    sampling: Sampling,
-) -> tuple[Int[Array, "R new"], Int[Array, " R"]]:
-    """Answers of a batch: [R, max_new_tokens] tokens and the number of them before the end of the turn.
+    prefix: Prefix | None,
+    texts: Texts,
+    seeds: UInt32[HostOrDevice, " R"],
+    filling: Bool[HostOrDevice, " R"],
+    most: int,
+) -> Decoding:
+    """Runs each row's text after its prefix; up to `most` tokens can follow. Rows that are `filling` stay empty."""
+    rows, length = texts.tokens.shape
+    cache = KVCache.empty(model.config.decoder, rows, length + most, model.compute.dtype)
+    first = _ends(prefix, rows)
+    at = jnp.asarray(texts.lengths)[:, None] - 1
+    logits, cache = _append(model, params, texts.tokens, first, cache, prefix, at)
+    return Decoding(
+        logits=logits[:, 0],
+        cache=cache,
+        first=first + texts.lengths,
+        keys=jax.vmap(jax.random.key)(seeds),
+        step=jnp.zeros((), jnp.int32),
+        tokens=jnp.zeros((rows, most), jnp.int32),
+        log_probabilities=jnp.zeros((rows, most), jnp.float32),
+        done=jnp.asarray(filling),
+    )
 
-    Rows stop at `end_of_turn`; the loop ends when all have. Greedy, a row's tokens are those it gets alone.
+
+@partial(jax.jit, static_argnames=("model", "kind"), donate_argnames="decoding")
+def advance(
+    model: MuFunModel,
+    params: Params,
+    prefix: Prefix | None,
+    decoding: Decoding,
+    kind: Kind,
+    numbers: Float[HostOrDevice, " 4"],
+    end_of_turn: Int[HostOrDevice, ""],
+    until: Int[HostOrDevice, ""],
+    allowed: Int[HostOrDevice, "R words"] | None = None,
+) -> Decoding:
+    """Draws tokens until so many are there, or all rows are done. A row that is done repeats `end_of_turn`.
+
+    `allowed` has a bit for each token of the vocabulary, the first in the lowest bit of the first word: only those may
+    be drawn, which is said anew for each token.
     """
-    rows, length = prompts.tokens.shape
-    logits, cache = prefill(model, params, prompts, slots=length + max_new_tokens)
-    answer = jnp.full((rows, max_new_tokens), end_of_turn, jnp.int32)
 
-    def unfinished(carry) -> Bool[Array, ""]:
-        step, _, _, _, done = carry
-        return (step < max_new_tokens) & ~done.all()
+    def unfinished(now: Decoding) -> Bool[Array, ""]:
+        return (now.step < until) & ~now.done.all()
 
-    def one_token(carry):
-        step, logits, cache, answer, done = carry
-        token = sample(logits, sampling, jax.random.fold_in(key, step))
-        token = jnp.where(done, end_of_turn, token)
-        answer = answer.at[:, step].set(token)
-        logits, cache = model.apply(
-            {"params": params}, token[:, None], prompts.lengths + step, cache, method=MuFunModel.append
+    def one_token(now: Decoding) -> Decoding:
+        logits = now.logits
+        if kind.penalized:
+            logits = penalize(logits, _there(now, logits.shape[1]), jnp.asarray(numbers))
+        if allowed is not None:
+            logits = jnp.where(_bits(jnp.asarray(allowed), logits.shape[1]), logits, -jnp.inf)
+        keys = jax.vmap(jax.random.fold_in, (0, None))(now.keys, now.step)
+        token = jnp.where(now.done, end_of_turn, sample(logits, kind, jnp.asarray(numbers), keys))
+        chosen = jnp.take_along_axis(jax.nn.log_softmax(now.logits), token[:, None], axis=1)[:, 0]
+        after, cache = _append(model, params, token[:, None], now.first + now.step, now.cache, prefix)
+        return now.replace(  # pyright: ignore[reportAttributeAccessIssue]  of flax.struct
+            logits=after[:, 0],
+            cache=cache,
+            step=now.step + 1,
+            tokens=now.tokens.at[:, now.step].set(token),
+            log_probabilities=now.log_probabilities.at[:, now.step].set(chosen),
+            done=now.done | (token == end_of_turn),
         )
-        return step + 1, logits[:, 0], cache, answer, done | (token == end_of_turn)
 
-    start = (jnp.zeros((), jnp.int32), logits, cache, answer, jnp.zeros(rows, bool))
-    *_, answer, _ = jax.lax.while_loop(unfinished, one_token, start)
-    ended = answer == end_of_turn
-    return answer, jnp.where(ended.any(1), ended.argmax(1), max_new_tokens)
+    return jax.lax.while_loop(unfinished, one_token, decoding)
+
+
+@partial(jax.jit, static_argnames=("model", "most"))
+def continuation_log_probabilities(
+    model: MuFunModel, params: Params, prefix: Prefix | None, texts: Texts, counts: Int[HostOrDevice, " R"], most: int
+) -> Float[Array, "R most"]:
+    """Log-probabilities, in nats, of the last `counts` tokens of each row's text (at most `most`); 0 beyond them.
+
+    Each is that of the token after all before it, those of the prefix too.
+    """
+    rows, length = texts.tokens.shape
+    cache = KVCache.empty(model.config.decoder, rows, length, model.compute.dtype)
+    start = jnp.asarray(texts.lengths - counts)[:, None]
+    places = start + jnp.arange(most)  # of the tokens that are scored
+    logits, _ = _append(model, params, texts.tokens, _ends(prefix, rows), cache, prefix, places.clip(1, length) - 1)
+    tokens = jnp.take_along_axis(jnp.asarray(texts.tokens), places.clip(0, length - 1), axis=1)
+    chosen = jnp.take_along_axis(jax.nn.log_softmax(logits), tokens[:, :, None], axis=2)[:, :, 0]
+    return jnp.where(jnp.arange(most) < counts[:, None], chosen, 0.0)
 
 
 @partial(jax.jit, static_argnames=("model",))
 def next_token_logits(model: MuFunModel, params: Params, prompts: Prompts) -> Num[Array, "R V"]:
-    """Logits after each prompt, float32."""
+    """Logits after each whole prompt, float32."""
     logits, _ = prefill(model, params, prompts, slots=prompts.tokens.shape[1])
     return logits
-
-
-@partial(jax.jit, static_argnames=("model", "slots"))
-def prefill_prompts(model: MuFunModel, params: Params, prompts: Prompts, slots: int) -> tuple[Array, KVCache]:
-    """`prefill`, compiled by itself: several continuations of one prompt share what it gives."""
-    return prefill(model, params, prompts, slots)
-
-
-@partial(jax.jit, static_argnames=("model",))
-def continuation_log_probability(
-    model: MuFunModel,
-    params: Params,
-    logits: Num[Array, "R V"],
-    cache: KVCache,
-    lengths: Int[HostOrDevice, " R"],
-    tokens: Int[HostOrDevice, "R L"],
-    counts: Int[HostOrDevice, " R"],
-) -> Num[Array, " R"]:
-    """Summed log-probability, float32, of the first `counts` tokens after prompts that filled `cache`.
-
-    `logits` are those after each prompt, `lengths` the prompts' lengths.
-    """
-    after, _ = model.apply({"params": params}, tokens, lengths, cache, method=MuFunModel.append)
-    before = jnp.concatenate([logits[:, None], cast(jax.Array, after)[:, :-1]], axis=1)
-    chosen = jnp.take_along_axis(jax.nn.log_softmax(before, axis=-1), tokens[:, :, None], axis=2)[:, :, 0]
-    return jnp.where(jnp.arange(tokens.shape[1]) < counts[:, None], chosen, 0.0).sum(-1)
 
 
 def prefill(model: MuFunModel, params: Params, prompts: Prompts, slots: int) -> tuple[Num[Array, "R V"], KVCache]:
@@ -112,3 +186,29 @@ def prefill(model: MuFunModel, params: Params, prompts: Prompts, slots: int) -> 
         method=MuFunModel.prefill,
     )
     return cast(tuple[jax.Array, KVCache], filled)
+
+
+def _append(model: MuFunModel, params: Params, *arguments: Any) -> tuple[Array, KVCache]:
+    return cast(Any, model.apply({"params": params}, *arguments, method=MuFunModel.append))
+
+
+def _ends(prefix: Prefix | None, rows: int) -> Int[Array, " R"]:
+    """The first position after each row's prefix."""
+    if prefix is None:
+        return jnp.zeros(rows, jnp.int32)
+    return jnp.repeat(prefix.lengths, rows // len(prefix.lengths))
+
+
+def _there(decoding: Decoding, vocabulary: int) -> Bool[Array, "R V"]:
+    """Which tokens the answers have."""
+    rows, most = decoding.tokens.shape
+    drawn = jnp.broadcast_to(jnp.arange(most) < decoding.step, (rows, most))
+    nowhere = jnp.zeros((rows, vocabulary), bool)
+    return nowhere.at[jnp.arange(rows)[:, None], decoding.tokens].max(drawn)
+
+
+def _bits(words: Int[Array, "R words"], count: int) -> Bool[Array, "R bits"]:
+    """The lowest bit first, of 32 a word; what the words do not reach is 0."""
+    bits = (words[:, :, None] >> jnp.arange(32)) & 1
+    flat = bits.reshape(len(words), -1).astype(bool)[:, :count]
+    return jnp.pad(flat, ((0, 0), (0, count - flat.shape[1])))

@@ -4,6 +4,8 @@ Each is softmax(Q K^T / sqrt(H)) V, where the N query heads share the K key/valu
 computes it is `Compute.kernel`; all agree.
 """
 
+from dataclasses import dataclass
+
 import jax
 import jax.numpy as jnp
 from jax.ad_checkpoint import checkpoint_name
@@ -13,6 +15,7 @@ from mufun_jax import axes
 from mufun_jax.model import context, splash
 from mufun_jax.model.compute import ATTENTION_OUT, Compute
 from mufun_jax.model.head_groups import MASKED, by_kv_head, by_position
+from mufun_jax.model.kv_cache import KVCache, Prefix
 from mufun_jax.model.placement import axis_size, on_each_device, spec_of
 
 
@@ -165,9 +168,69 @@ def packed_causal_mask(
     return (same_example & causal)[:, None]
 
 
-def cache_mask(positions: Int[Array, "B L"], slots: int) -> Bool[Array, "B 1 L C"]:
-    """Each query sees the cache slots up to its own position, where its own key was just written.
+def cached_attention(
+    queries: Float[Array, "B L N H"],
+    positions: Int[Array, "B L"],
+    cache: KVCache,
+    prefix: Prefix | None = None,
+) -> Float[Array, "B L N H"]:
+    """Each query sees the prefix of its group, and the cache of its row up to its own position, just written.
 
-    Slots beyond a row's position may hold a shorter prompt's padding; they are overwritten before they are seen.
+    The cache's first slot comes after the prefix. All rows of a group look at its prefix in one product, and the two
+    parts are softmaxed as one (as in Juravsky et al. 2024, arXiv 2402.05099). Slots of the cache beyond a row's
+    position may hold the padding of a shorter question; they are overwritten before they are seen.
     """
-    return (jnp.arange(slots) <= positions[:, :, None])[:, None]
+    batch, _, heads, size = queries.shape
+    kv_heads = cache.keys.shape[1]
+    slots = own_slots(positions, prefix)
+    mask = jnp.arange(cache.keys.shape[2]) <= slots[:, :, None]  # B L C
+    rows = by_kv_head(queries, kv_heads)  # B K group L H
+    own = _Part.of(rows.reshape(batch, kv_heads, -1, size), cache, jnp.tile(mask, (1, heads // kv_heads, 1)))
+    if prefix is None:
+        mixed, total = own.mixed, own.total
+    else:
+        groups = len(prefix.lengths)
+        # G K (rows of the group) (heads of the key's group) L H
+        together = rows.reshape(groups, batch // groups, kv_heads, -1, size).swapaxes(1, 2)
+        seen = jnp.arange(prefix.slots) < prefix.lengths[:, None]  # G P
+        part = _Part.of(together.reshape(groups, kv_heads, -1, size), prefix.cache, seen[:, None])
+
+        def apart(x: jax.Array) -> jax.Array:
+            by_row = x.reshape(groups, kv_heads, batch // groups, -1, x.shape[-1]).swapaxes(1, 2)
+            return by_row.reshape(batch, kv_heads, -1, x.shape[-1])
+
+        highest = jnp.maximum(own.highest, apart(part.highest))
+        shrink, shrink_prefix = jnp.exp(own.highest - highest), jnp.exp(apart(part.highest) - highest)
+        mixed = own.mixed * shrink + apart(part.mixed) * shrink_prefix
+        total = own.total * shrink + apart(part.total) * shrink_prefix
+    return _by_position((mixed / total).astype(queries.dtype), queries.shape)
+
+
+def own_slots(positions: Int[Array, "B L"], prefix: Prefix | None) -> Int[Array, "B L"]:
+    """Where in a row's own cache its positions stand: after the prefix."""
+    if prefix is None:
+        return positions
+    return positions - jnp.repeat(prefix.lengths, len(positions) // len(prefix.lengths))[:, None]
+
+
+@dataclass
+class _Part:
+    """Attention over some of the keys: the values weighed by exp(logit - highest), and the sum of the weights."""
+
+    mixed: Float[Array, "B K M H"]
+    total: Float[Array, "B K M 1"]
+    highest: Float[Array, "B K M 1"]
+
+    @staticmethod
+    def of(queries: Float[Array, "B K M H"], cache: KVCache, mask: Bool[Array, "B #M C"]) -> "_Part":
+        dtype = queries.dtype
+        logits = _product("BKMH,BKCH->BKMC", queries, cache.keys.astype(dtype)) * queries.shape[-1] ** -0.5
+        if cache.key_scales is not None:
+            logits = logits * cache.key_scales[:, :, None]
+        logits = jnp.where(mask[:, None], logits, MASKED)
+        highest = logits.max(-1, keepdims=True)
+        weights = jnp.exp(logits - highest)
+        total = weights.sum(-1, keepdims=True)
+        if cache.value_scales is not None:
+            weights = weights * cache.value_scales[:, :, None]
+        return _Part(_product("BKMC,BKCH->BKMH", weights.astype(dtype), cache.values.astype(dtype)), total, highest)

@@ -14,7 +14,7 @@ from mufun_jax.config import ModelConfig
 from mufun_jax.model import context
 from mufun_jax.model.compute import Compute
 from mufun_jax.model.connector import Connector
-from mufun_jax.model.kv_cache import KVCache
+from mufun_jax.model.kv_cache import KVCache, Prefix
 from mufun_jax.model.placement import axis_size, constrain, mesh_size, on_each_device, spec_of
 from mufun_jax.model.qwen3_decoder import Qwen3Decoder
 from mufun_jax.model.vocabulary import TokenLosses
@@ -113,10 +113,20 @@ class MuFunModel(nn.Module):
         return self.decoder.logits(jnp.take_along_axis(hidden, last[:, None, None], axis=1)[:, 0]), filled
 
     def append(
-        self, tokens: Int[Array, "R L"], first: Int[Array, " R"], cache: KVCache
-    ) -> tuple[Float[Array, "R L V"], KVCache]:
-        """Appends text tokens to each row, from its position `first` on; logits after each of them."""
+        self,
+        tokens: Int[Array, "R L"],
+        first: Int[Array, " R"],
+        cache: KVCache,
+        prefix: Prefix | None = None,
+        at: Int[Array, "R T"] | None = None,
+    ) -> tuple[Float[Array, "R T V"], KVCache]:
+        """Appends text tokens to each row, from its position `first` on.
+
+        Gives the logits after each of them, or after those that `at` counts from 0 in each row.
+        """
         positions = first[:, None] + jnp.arange(tokens.shape[1])
-        hidden, longer = self.decoder(self.decoder.embed(tokens), positions, None, cache)
+        hidden, longer = self.decoder(self.decoder.embed(tokens), positions, None, cache, prefix)
         assert longer is not None
+        if at is not None:
+            hidden = jnp.take_along_axis(hidden, at[:, :, None], axis=1)
         return self.decoder.logits(hidden), longer

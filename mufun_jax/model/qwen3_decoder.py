@@ -7,9 +7,9 @@ from jaxtyping import Array, Float, Int
 
 from mufun_jax import axes
 from mufun_jax.config import DecoderConfig
-from mufun_jax.model.attention import attention, cache_mask, packed_attention
+from mufun_jax.model.attention import cached_attention, own_slots, packed_attention
 from mufun_jax.model.compute import Compute, name_layer_input, rematerialized
-from mufun_jax.model.kv_cache import KVCache
+from mufun_jax.model.kv_cache import KVCache, Prefix
 from mufun_jax.model.layers import Projection, RMSNorm, parameter, rotate
 from mufun_jax.model.placement import constrain
 from mufun_jax.model.vocabulary import TokenLosses, token_losses
@@ -31,7 +31,7 @@ class Qwen3Decoder(nn.Module):
             rematerialized(DecoderLayer, self.compute.remat),
             variable_axes={"params": 0, "lora": 0},
             split_rngs={"params": True},
-            in_axes=(nn.broadcast, nn.broadcast, 0),  # pyright: ignore[reportArgumentType]
+            in_axes=(nn.broadcast, nn.broadcast, 0, 0, nn.broadcast),  # pyright: ignore[reportArgumentType]
             length=config.layers,
             metadata_params={nn.PARTITION_NAME: axes.LAYERS},
         )(config, self.compute)
@@ -51,13 +51,15 @@ class Qwen3Decoder(nn.Module):
         positions: Int[Array, "B L"],
         segment_ids: Int[Array, "B L"] | None,
         cache: KVCache | None = None,
+        prefix: Prefix | None = None,
     ) -> tuple[Float[Array, "B L D"], KVCache | None]:
         """Embeddings to final (normed) hidden states.
 
         With `segment_ids`, positions see those before them in their packed example. With a cache, their keys and
-        values are written to it; without `segment_ids` they see the cache, up to their own position.
+        values are written to it; without `segment_ids` they see the prefix and the cache, up to their own position.
         """
-        hidden, cache = self.layers(hidden, positions, segment_ids, cache)
+        layers, lengths = (None, None) if prefix is None else (prefix.cache, prefix.lengths)
+        hidden, cache = self.layers(hidden, positions, segment_ids, cache, layers, lengths)
         return self.norm(hidden), cache
 
     def logits(self, hidden: Float[Array, "*B D"]) -> Float[Array, "*B V"]:
@@ -106,6 +108,8 @@ class DecoderLayer(nn.Module):
         positions: Int[Array, "B L"],
         segment_ids: Int[Array, "B L"] | None,
         cache: KVCache | None,
+        prefix_cache: KVCache | None = None,
+        prefix_lengths: Int[Array, " G"] | None = None,
     ) -> tuple[Float[Array, "B L D"], KVCache | None]:
         config, dtype = self.config, self.compute.dtype
         query_heads, kv_heads = (config.heads, config.head_size), (config.kv_heads, config.head_size)
@@ -119,14 +123,16 @@ class DecoderLayer(nn.Module):
         keys = RMSNorm(config.norm_epsilon, dtype, name="key_norm")(keys)
         queries = rotate(queries, positions, config.rope_theta)
         keys = rotate(keys, positions, config.rope_theta)
+        prefix = None
+        if prefix_cache is not None and prefix_lengths is not None:
+            prefix = Prefix(prefix_cache, prefix_lengths)
         if cache is not None:
-            cache = cache.write(keys, values, positions)
+            cache = cache.write(keys, values, own_slots(positions, prefix))
         if segment_ids is not None:
             x = packed_attention(queries, keys, values, segment_ids, self.compute)
         else:
             assert cache is not None
-            mask = cache_mask(positions, cache.keys.shape[1])
-            x = attention(queries, cache.keys.astype(dtype), cache.values.astype(dtype), mask)
+            x = cached_attention(queries, positions, cache, prefix)
         out_axes = (axes.HEADS, axes.HEAD_SIZE, axes.EMBED)
         hidden = hidden + Projection((config.width,), out_axes, contracted=2, dtype=dtype, name="out")(x)
 

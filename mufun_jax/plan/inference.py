@@ -84,8 +84,8 @@ def abstract_cache(model: ModelConfig, rows: int, slots: int, mesh: Mesh) -> KVC
     """A key/value cache: rows over data and fsdp, heads over tensor, where they divide."""
     decoder = model.decoder
     heads = "tensor" if decoder.kv_heads % mesh.shape["tensor"] == 0 else None
-    shape = (decoder.layers, rows, slots, decoder.kv_heads, decoder.head_size)
-    one = _shape(shape, _DTYPE, mesh, (None, *_rows(rows, mesh), None, heads))
+    shape = (decoder.layers, rows, decoder.kv_heads, slots, decoder.head_size)
+    one = _shape(shape, _DTYPE, mesh, (None, *_rows(rows, mesh), heads))
     return KVCache(one, one)  # pyright: ignore[reportArgumentType]
 
 

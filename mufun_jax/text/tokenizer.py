@@ -11,6 +11,8 @@ from pathlib import Path
 # Only its tokenizers are used: that PyTorch is absent is no news to anyone. Read when transformers is imported.
 os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")
 
+import llguidance.hf
+from llguidance import LLTokenizer
 from tokenizers import Tokenizer as FastTokenizer
 from tokenizers import decoders, models, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast, Qwen2Tokenizer
@@ -31,6 +33,10 @@ TOKENIZER_FILES = (
 _TOKENIZER_CONFIG = "tokenizer_config.json"
 _SPECIAL_TOKEN_KEYS = {"added_tokens_decoder", "pad_token", "eos_token", "unk_token", "additional_special_tokens"}
 _NORMALIZERS = ("NFC", "NFD", "NFKC", "NFKD")
+# A byte-level vocabulary writes each byte as a printable character (GPT-2's table).
+_PRINTABLE = [*range(ord("!"), ord("~") + 1), *range(ord("¡"), ord("¬") + 1), *range(ord("®"), ord("ÿ") + 1)]
+_BYTE_OF = {chr(byte): byte for byte in _PRINTABLE}
+_BYTE_OF |= {chr(256 + n): byte for n, byte in enumerate(byte for byte in range(256) if byte not in _PRINTABLE)}
 NANO_TOKENIZER = Path(__file__).parent / "nano_tokenizer"
 
 
@@ -75,6 +81,17 @@ class Tokenizer:
         text = self._tokenizer.decode(list(ids), skip_special_tokens=True)
         assert isinstance(text, str)
         return text
+
+    def bytes_of(self, token: int) -> bytes:
+        """What one token stands for: it may be part of a character. Nothing for a special token."""
+        name = self._tokenizer.convert_ids_to_tokens(token)
+        if not isinstance(name, str) or token in self._tokenizer.all_special_ids:
+            return b""
+        return bytes(_BYTE_OF[character] for character in name)
+
+    def for_grammars(self, vocabulary: int) -> LLTokenizer:
+        """As `llguidance` takes it, with so many tokens; the end of the turn ends what it describes. Takes a second."""
+        return llguidance.hf.from_tokenizer(self._tokenizer, n_vocab=vocabulary, eos_token=self.end_of_turn)
 
     def save(self, folder: Path) -> None:
         """Copies the files it was read from."""

@@ -7,7 +7,9 @@ import soundfile
 
 from mufun_jax.config import SAMPLE_RATE
 from mufun_jax.errors import AudioError, UserError
-from mufun_jax.generate.chat import Answer, MuFun, Question, make_question, window_bucket
+from mufun_jax.generate.chat import Answer, MuFun
+from mufun_jax.generate.engine import window_bucket
+from mufun_jax.generate.question import Question, make_question
 from mufun_jax.model.mufun import MuFunModel
 from mufun_jax.sharding.mesh import inference_mesh
 from mufun_jax.text.tokenizer import load_tokenizer
@@ -37,7 +39,7 @@ def song(tmp_path_factory):
 
 
 def heard_of(model: MuFun, path: str, segment=None):
-    prepared = model.prepare(make_question("key?", path, segment))
+    prepared = model.listener.prompt(make_question("key?", path, segment))
     (heard,) = prepared.heard
     assert heard.windows == len(prepared.windows)
     assert (prepared.spliced.audio_slot >= 0).sum() == heard.windows * CONFIG.encoder.tokens_per_window
@@ -134,19 +136,19 @@ def test_what_is_heard_of_a_segment(model, song, segment, used, dropped, windows
 
 def test_several_files_share_the_windows_and_keep_their_order(model, song):
     paths = [song(3.0, "a"), song(0.3, "b")]
-    prepared = model.prepare(make_question("<audio> first, <audio> second", paths, [[1, 3], None]))
+    prepared = model.listener.prompt(make_question("<audio> first, <audio> second", paths, [[1, 3], None]))
     assert [heard.file for heard in prepared.heard] == paths
     assert [(heard.seconds_used, heard.windows) for heard in prepared.heard] == [(2.0, 2), (0.3, 1)]
     slots = prepared.spliced.audio_slot
     assert slots[slots >= 0].tolist() == list(range(30))
     assert prepared.windows[0, 0] == np.float32(SAMPLE_RATE / 32768)
-    prepared = model.prepare(make_question("<audio> first, <audio> second", [song(3.0, "a")] * 2))
+    prepared = model.listener.prompt(make_question("<audio> first, <audio> second", [song(3.0, "a")] * 2))
     assert [(heard.seconds_used, heard.seconds_dropped) for heard in prepared.heard] == [(2.0, 1.0)] * 2
 
 
 def test_more_files_than_windows_is_an_error(model, song):
     with pytest.raises(UserError, match=r"5 audio files .* 4 windows"):
-        model.prepare(make_question("<audio>" * 5, [song(0.5)] * 5))
+        model.listener.prompt(make_question("<audio>" * 5, [song(0.5)] * 5))
 
 
 def test_a_file_that_is_not_there_is_named(model):
@@ -185,5 +187,5 @@ def test_an_answer_says_whether_it_was_finished(model, song):
 
 
 def test_few_shapes_are_compiled():
-    assert [window_bucket(windows) for windows in (0, 1, 2, 3, 4, 5, 13)] == [0, 1, 2, 4, 4, 8, 16]
+    assert [window_bucket(windows, 13) for windows in (0, 1, 2, 3, 4, 5, 9, 13)] == [0, 1, 2, 4, 4, 8, 13, 13]
     assert jnp.float32(W) == CONFIG.encoder.window_seconds

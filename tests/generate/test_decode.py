@@ -9,8 +9,19 @@ import pytest
 
 from mufun_jax.batch import Batch
 from mufun_jax.errors import UserError
-from mufun_jax.generate.decode import Prompts, generate, next_token_logits
+from mufun_jax.generate.decode import (
+    Decoding,
+    Prompts,
+    Texts,
+    advance,
+    begin,
+    continuation_log_probabilities,
+    next_token_logits,
+    run_prefix,
+    stack,
+)
 from mufun_jax.generate.sample import Sampling, sample
+from mufun_jax.model.kv_cache import Prefix
 from mufun_jax.model.mufun import MuFunModel
 from tests.tiny import random_params, random_windows, relative_error, tiny_decoder, tiny_encoder, tiny_model
 
@@ -18,7 +29,7 @@ from tests.tiny import random_params, random_windows, relative_error, tiny_decod
 CONFIG = tiny_model(tiny_encoder(layers=2, taps=(0, 2)), tiny_decoder(layers=2, tied_embeddings=False))
 MODEL = MuFunModel(CONFIG)
 PARAMS = random_params(CONFIG)
-NEVER = jnp.int32(-7)  # no token is this end of turn
+NEVER = -7  # no token is this end of turn
 NEW = 8
 GREEDY = Sampling()
 
@@ -69,17 +80,52 @@ def all_logits(params, prompts: Prompts, tokens):
 
 @partial(jax.jit, static_argnames="sampling")
 def draw_many(logits, sampling: Sampling, keys):
-    return jax.vmap(lambda key: sample(logits, sampling, key))(keys)
+    rows = jnp.arange(len(logits))
+    each = jax.vmap(jax.vmap(jax.random.fold_in, (None, 0)), (0, None))(keys, rows)
+    return jax.vmap(lambda keys: sample(logits, sampling.kind, jnp.asarray(sampling.numbers), keys))(each)
 
 
-def run(prompts: Prompts, *, sampling=GREEDY, seed=0, end=NEVER, new=NEW):
-    tokens, lengths = generate(MODEL, PARAMS, prompts, end, jax.random.key(seed), max_new_tokens=new, sampling=sampling)
-    return np.asarray(tokens), np.asarray(lengths)
+def split(prompts: Prompts, row: int) -> int:
+    """Where a prompt's prefix ends: after its last window."""
+    return 1 + int(np.flatnonzero(np.asarray(prompts.audio_slot[row]) >= 0).max(initial=-1))
+
+
+def prefix_of(prompts: Prompts, row: int, slots: int = 64, quantize: bool = False) -> Prefix:
+    """The prompt's prefix, in so many slots, with noise where it is padded."""
+    alone, end = row_of(prompts, row), split(prompts, row)
+    slot = np.where(np.arange(slots) < end, np.resize(alone.audio_slot, (1, slots)), -1)
+    tokens = np.resize(alone.tokens, (1, slots))
+    cut = Prompts(tokens, slot.astype(np.int32), np.array([end], np.int32), alone.samples)
+    return run_prefix(MODEL, PARAMS, cut, slots, quantize)
+
+
+def start(prompts: Prompts, prefix: Prefix | None, seeds=None, new=NEW, filling=None) -> Decoding:
+    rows = len(prompts.lengths)
+    cuts = [split(prompts, row) if prefix is not None else 0 for row in range(rows)]
+    texts = np.full((rows, prompts.tokens.shape[1]), 60, np.int32)
+    for row, cut in enumerate(cuts):
+        texts[row, : prompts.lengths[row] - cut] = prompts.tokens[row, cut : prompts.lengths[row]]
+    lengths = (prompts.lengths - np.array(cuts)).astype(np.int32)
+    seeds = np.zeros(rows, np.uint32) if seeds is None else np.array(seeds, np.uint32)
+    filling = np.zeros(rows, bool) if filling is None else np.array(filling)
+    return begin(MODEL, PARAMS, prefix, Texts(texts, lengths), seeds, filling, new)
+
+
+def go_on(decoding: Decoding, prefix, until=NEW, sampling=GREEDY, end=NEVER, allowed=None) -> Decoding:
+    kind, numbers = sampling.kind, sampling.numbers
+    return advance(MODEL, PARAMS, prefix, decoding, kind, numbers, np.int32(end), np.int32(until), allowed)
+
+
+def run(prompts: Prompts, *, sampling=GREEDY, seed=0, end=NEVER, new=NEW) -> np.ndarray:
+    """Tokens of each prompt, with a prefix of its own."""
+    prefix = stack(tuple(prefix_of(prompts, row) for row in range(len(prompts.lengths))), 64)
+    decoding = start(prompts, prefix, [seed + 10 * row for row in range(len(prompts.lengths))], new)
+    return np.asarray(go_on(decoding, prefix, new, sampling, end).tokens)
 
 
 @pytest.fixture(scope="module")
 def greedy() -> np.ndarray:
-    return run(make_prompts(PROMPTS))[0]
+    return run(make_prompts(PROMPTS))
 
 
 def test_each_token_is_what_the_whole_forward_pass_says(greedy):
@@ -97,13 +143,102 @@ def test_each_token_is_what_the_whole_forward_pass_says(greedy):
 def test_a_prompt_in_a_batch_gets_what_it_gets_alone(greedy):
     prompts = make_prompts(PROMPTS)
     for row in range(len(PROMPTS)):
-        alone, _ = run(row_of(prompts, row))
-        np.testing.assert_array_equal(alone[0], greedy[row])
+        np.testing.assert_array_equal(run(row_of(prompts, row))[0], greedy[row])
 
 
-def test_a_text_prompt_without_any_window_gets_the_same(greedy):
+def test_a_text_prompt_without_a_prefix_gets_the_same(greedy):
     text_only = make_prompts([PROMPTS[1]], length=5, windows=0)
-    np.testing.assert_array_equal(run(text_only)[0][0], greedy[1])
+    np.testing.assert_array_equal(go_on(start(text_only, None), None).tokens[0], greedy[1])
+
+
+def test_rows_of_one_song_share_its_prefix(greedy):
+    """Three questions about the song of row 0 and three about that of row 4, beside each of them alone."""
+    prompts = make_prompts([(2, 3, 9), (2, 3, 9), (2, 3, 9), (3, 7, 4), (3, 7, 4), (3, 7, 4)])
+    rng = np.random.default_rng(7)
+    for row in (1, 2, 4, 5):
+        cut = split(prompts, row)
+        prompts.lengths[row] = cut + 2 + row
+        prompts.tokens[row, cut : cut + 2 + row] = rng.integers(0, CONFIG.decoder.vocab_size, 2 + row)
+    shared = stack((prefix_of(prompts, 0, 48), prefix_of(prompts, 3)), 64)
+    together = np.asarray(go_on(start(prompts, shared), shared).tokens)
+    np.testing.assert_array_equal(together[[0, 3]], greedy[[0, 4]])
+    for row in range(6):
+        np.testing.assert_array_equal(run(row_of(prompts, row))[0], together[row])
+    assert len({tuple(row) for row in together.tolist()}) >= 5
+
+
+def test_chunks_are_one_answer_and_a_row_that_fills_says_nothing(greedy):
+    prompts = make_prompts(PROMPTS)
+    prefix = stack(tuple(prefix_of(prompts, row) for row in range(len(PROMPTS))), 64)
+    decoding = start(prompts, prefix, filling=[False, True, False, False, False])
+    for until in (1, 2, 5, NEW):
+        decoding = go_on(decoding, prefix, until, end=59)
+        assert int(decoding.step) == until
+    expected = np.where((greedy == 59).cumsum(1) > 0, 59, greedy)
+    expected[1] = 59
+    np.testing.assert_array_equal(decoding.tokens, expected)
+
+
+def test_log_probabilities_are_those_of_the_whole_forward_pass(greedy):
+    prompts = make_prompts(PROMPTS)
+    prefix = stack(tuple(prefix_of(prompts, row) for row in range(len(PROMPTS))), 64)
+    decoding = go_on(start(prompts, prefix), prefix)
+    tokens = np.pad(prompts.tokens, ((0, 0), (0, NEW)))
+    for row, length in enumerate(prompts.lengths):
+        tokens[row, length : length + NEW] = greedy[row]
+    expected = np.asarray(jax.nn.log_softmax(all_logits(PARAMS, prompts, tokens)))
+    of_each = [
+        [expected[row, length + step - 1, greedy[row, step]] for step in range(NEW)]
+        for row, length in enumerate(prompts.lengths)
+    ]
+    np.testing.assert_allclose(decoding.log_probabilities, of_each, rtol=1e-5, atol=1e-5)
+
+    texts = np.zeros((len(PROMPTS), 64), np.int32)
+    cuts = [split(prompts, row) for row in range(len(PROMPTS))]
+    for row, cut in enumerate(cuts):
+        texts[row, : prompts.lengths[row] - cut + NEW] = tokens[row, cut : prompts.lengths[row] + NEW]
+    lengths = (prompts.lengths - np.array(cuts) + NEW).astype(np.int32)
+    counts = np.array([NEW, 3, NEW, 1, 5], np.int32)
+    found = continuation_log_probabilities(MODEL, PARAMS, prefix, Texts(texts, lengths), counts, 16)
+    for row, count in enumerate(counts):
+        np.testing.assert_allclose(found[row, :count], of_each[row][NEW - count :], rtol=1e-5, atol=1e-5)
+        assert not np.asarray(found[row, count:]).any()
+
+
+def test_int8_prefixes_take_half_the_memory_and_change_little():
+    prompts = row_of(make_prompts(PROMPTS), 4)
+    plain, quantized = (prefix_of(prompts, 0, quantize=choice) for choice in (False, True))
+    assert quantized.cache.keys.dtype == jnp.int8 and quantized.cache.key_scales is not None
+    restored = quantized.cache.keys * quantized.cache.key_scales[..., None]
+    worst = np.abs(restored - plain.cache.keys).max(-1)
+    np.testing.assert_array_less(worst, np.asarray(quantized.cache.key_scales) * 0.5001 + 1e-12)
+    expected, found = (start(prompts, prefix).logits for prefix in (plain, quantized))
+    assert 0 < relative_error(found, expected) < 0.02
+
+
+def test_only_allowed_tokens_are_drawn():
+    prompts = make_prompts(PROMPTS)
+    prefix = stack(tuple(prefix_of(prompts, row) for row in range(len(PROMPTS))), 64)
+    allowed = np.zeros((len(PROMPTS), 2), np.uint32)
+    allowed[:, 0] = [1 << 3, 1 << 31, (1 << 7) + (1 << 9), 0, (1 << 32) - 1]
+    allowed[3, 1] = 1 << 4
+    decoding = go_on(start(prompts, prefix), prefix, until=1, allowed=allowed.view(np.int32))
+    drawn = np.asarray(decoding.tokens)[:, 0].tolist()
+    assert drawn[:2] == [3, 31] and drawn[2] in (7, 9) and drawn[3] == 36 and drawn[4] < 32
+
+
+def test_what_was_said_is_less_likely_to_be_said_again():
+    """A penalty that knows no mercy: no token comes twice."""
+    prompts = make_prompts(PROMPTS)
+    prefix = stack(tuple(prefix_of(prompts, row) for row in range(len(PROMPTS))), 64)
+    plain, penalized = (
+        np.asarray(go_on(start(prompts, prefix, new=16), prefix, 16, Sampling(repetition_penalty=penalty)).tokens)
+        for penalty in (1.0, 10.0)
+    )
+    counts = [max(np.bincount(row)) for row in plain]
+    assert max(counts) > 1, "without it one does"
+    assert all(max(np.bincount(row)) <= max(np.bincount(before)) for row, before in zip(penalized, plain, strict=True))
+    assert sum(len(set(row)) for row in penalized.tolist()) > sum(len(set(row)) for row in plain.tolist())
 
 
 def test_prefill_gives_the_uncached_logits():
@@ -124,13 +259,10 @@ def test_a_row_stops_at_the_end_of_its_turn_and_others_go_on(greedy):
         for step, token in enumerate(row[:-1])
         if step and token not in row[:step] and row[step + 1] != token and not (greedy == token).any(1).all()
     )
-    tokens, lengths = run(prompts, end=jnp.int32(end))
+    tokens = run(prompts, end=end)
     for number, expected in enumerate(greedy.tolist()):
         length = expected.index(end) if end in expected else NEW
-        assert lengths[number] == length
         assert tokens[number].tolist() == expected[:length] + [end] * (NEW - length)
-    assert lengths.min() < NEW
-    assert lengths.max() == NEW
 
 
 @pytest.mark.parametrize(
@@ -153,7 +285,7 @@ def test_these_are_greedy(sampling):
 def test_a_seed_draws_the_same_again_and_each_step_and_row_apart():
     """All tokens are as likely, so a row of one repeated token would betray a repeated key."""
     prompts = make_prompts(PROMPTS)
-    first, again, other = (run(prompts, sampling=Sampling(1e6), seed=seed)[0] for seed in (5, 5, 6))
+    first, again, other = (run(prompts, sampling=Sampling(1e6), seed=seed) for seed in (5, 5, 6))
     np.testing.assert_array_equal(first, again)
     assert (first != other).any()
     assert all(len(set(row)) > NEW / 2 for row in first.tolist())
