@@ -13,11 +13,14 @@ from mufun_jax.errors import UserError
 from mufun_jax.progress import progress_bar
 
 if TYPE_CHECKING:
-    from mufun_jax.generate.chat import Answer, MuFun
+    from mufun_jax.generate.answer import Answer
+    from mufun_jax.generate.chat import MuFun
     from mufun_jax.generate.constraint import Constraint
     from mufun_jax.generate.prompt import Heard
+    from mufun_jax.generate.question import Long
     from mufun_jax.generate.sample import Sampling
 
+_TAIL = 0.5  # seconds; such a tail is left out of every song
 DType = Literal["float32", "bfloat16"]
 
 
@@ -27,6 +30,7 @@ def ask(
     checkpoint: str | Path,
     *,
     segment: tuple[float, float] | None = None,
+    long: "Long" = "first",
     max_new_tokens: int = 64,
     sampling: "Sampling | None" = None,
     seed: int = 0,
@@ -42,7 +46,7 @@ def ask(
 
     if not songs:
         raise UserError(f"no song given: write the audio file before the question {question!r}")
-    prompt = make_question(question, list(songs), [segment] * len(songs))
+    prompt = make_question(question, list(songs), [segment] * len(songs), long=long)
     with loaded_model(checkpoint, dtype, quantize) as model:
         pieces = model.stream_answer(
             prompt,
@@ -64,14 +68,18 @@ def ask(
 
 def _print_pieces(pieces: "Iterator[str | Answer]", *, quiet: bool) -> "Answer":
     """Prints what comes as it comes; returns the whole."""
-    for piece in pieces:
-        if not isinstance(piece, str):
-            if not quiet:
-                print(flush=True)
-            return piece
+    answer = None
+    try:
+        for piece in pieces:
+            if not isinstance(piece, str):
+                answer = piece
+            elif not quiet:
+                print(piece, end="", flush=True)
+    finally:
         if not quiet:
-            print(piece, end="", flush=True)
-    raise AssertionError("a stream ends with its answer")
+            print(flush=True)
+    assert answer is not None, "a stream ends with its answer"
+    return answer
 
 
 @contextmanager
@@ -107,9 +115,14 @@ def tell_heard(heard: "Sequence[Heard]") -> None:
         for warning in one.warnings:
             print(f"warning: {warning}", file=sys.stderr)
         if one.seconds_dropped:
+            hint = (
+                ""
+                if one.seconds_dropped <= _TAIL
+                else " (--long window hears all in several passes, --long all at once)"
+            )
             print(
                 f"note: {one.file}: {one.seconds_used:g} s were heard, from {one.start:g} s on; "
-                f"the {one.seconds_dropped:g} s after that were not",
+                f"the {one.seconds_dropped:g} s after that were not{hint}",
                 file=sys.stderr,
             )
 

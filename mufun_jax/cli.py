@@ -198,6 +198,10 @@ def ask(
     segment: Annotated[
         tuple[float, float] | None, typer.Option(help="Hear only this part of each song, START END in seconds.")
     ] = None,
+    long: Annotated[
+        Literal["first", "window", "all"],
+        typer.Option(help="Of a song longer than the model hears: its first part, an answer a part, or all at once."),
+    ] = "first",
     max_new_tokens: Annotated[int, typer.Option(help="Longest answer, in tokens.", min=1)] = 64,
     temperature: Annotated[float, typer.Option(help="0 is greedy.", min=0.0)] = 0.0,
     top_p: Annotated[float, typer.Option(help="Sample from the likeliest tokens that add up to this.")] = 1.0,
@@ -232,6 +236,7 @@ def ask(
         words[-1],
         checkpoint,
         segment=segment,
+        long=long,
         max_new_tokens=max_new_tokens,
         sampling=Sampling(temperature, top_p, top_k, repetition_penalty),
         seed=seed,

@@ -58,15 +58,13 @@ def describe(model: "MuFun", files: Sequence[Path], fields: list[str], failed: l
             failed.append(str(error))
         else:
             questions.append(question)
-    constraint = tag_constraint(fields)
-    for question in questions:
-        try:
-            (answer,) = model.answer([question], max_new_tokens=MOST_TOKENS, constraint=constraint)
-        except UserError as error:
-            failed.append(f"{question.audio_files[0]}: {error}")
-        else:
-            heard = {name: getattr(answer.heard[0], name) for name in _HEARD}
-            yield {"file": answer.heard[0].file, **read_tags(answer.text), **heard}
+    answers = model.answer(questions, max_new_tokens=MOST_TOKENS, constraint=tag_constraint(fields))
+    for question, answer in zip(questions, answers, strict=True):
+        if not answer.finished:
+            failed.append(f"{question.audio_files[0]}: the answer was not complete after {MOST_TOKENS} tokens")
+            continue
+        heard = {name: getattr(answer.heard[0], name) for name in _HEARD}
+        yield {"file": answer.heard[0].file, **read_tags(answer.text), **heard}
 
 
 def find_audio(places: Sequence[Path]) -> list[Path]:

@@ -54,7 +54,7 @@ def test_ask_takes_any_format_rate_and_channel_count(run, checkpoint, tmp_path, 
     code, out, _ = run("ask", song, "High?", "--checkpoint", checkpoint, "--json", "--max-new-tokens", 4)
     assert code == 0
     answer = json.loads(out)
-    assert set(answer) == {"text", "finished", "heard"}
+    assert set(answer) == {"text", "finish", "finished", "heard", "tokens", "log_probabilities"}
     assert answer["heard"][0]["windows"] == 3
     assert answer["heard"][0]["seconds_used"] == pytest.approx(3.0, abs=0.1)
 

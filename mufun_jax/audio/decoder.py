@@ -5,6 +5,7 @@ libsndfile decodes: WAV, FLAC, MP3, Ogg Vorbis, Opus, AIFF and more, told by con
 
 import os
 import stat
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
@@ -27,10 +28,12 @@ DAMAGE_LIMIT = 50  # stretches of damage that are passed over; each takes many t
 # --- opening -------------------------------------------------------------------------------------------------------
 
 
-def opened(path: str | Path, name: str) -> BinaryIO:
-    """The file, if it is one that a decoder may be let loose on."""
+def opened(audio: str | Path | bytes, name: str) -> BinaryIO:
+    """The file, or one with these bytes, if it is one that a decoder may be let loose on."""
+    if isinstance(audio, bytes):
+        return _file_of(audio, name)
     try:
-        status = os.stat(path)
+        status = os.stat(audio)
         if stat.S_ISDIR(status.st_mode):
             raise AudioError(f"{name}: is a folder; name an audio file")
         if not stat.S_ISREG(status.st_mode):
@@ -39,7 +42,7 @@ def opened(path: str | Path, name: str) -> BinaryIO:
             raise AudioError(f"{name}: empty audio file (0 bytes); fetch it again")
         if status.st_size > FILE_LIMIT:
             raise AudioError(f"{name}: {status.st_size} bytes, more than the limit of {FILE_LIMIT}; cut it first")
-        return open(path, "rb", buffering=0)  # the decoder reads the same descriptor
+        return open(audio, "rb", buffering=0)  # the decoder reads the same descriptor
     except FileNotFoundError:
         hint = "; download it first" if "://" in name else "; check the path"
         raise AudioError(f"{name}: no such file{hint}") from None
@@ -49,6 +52,19 @@ def opened(path: str | Path, name: str) -> BinaryIO:
         if isinstance(error, AudioError):
             raise
         raise AudioError(f"{name}: is no file name ({error}); check the path") from None
+
+
+def _file_of(data: bytes, name: str) -> BinaryIO:
+    """The decoder reads descriptors: bytes go into a file without a name, which is gone when it is closed."""
+    if not data:
+        raise AudioError(f"{name}: empty audio file (0 bytes); give the whole of one")
+    if len(data) > FILE_LIMIT:
+        raise AudioError(f"{name}: {len(data)} bytes, more than the limit of {FILE_LIMIT}; cut it first")
+    file = tempfile.TemporaryFile(buffering=0)  # noqa: SIM115 (the caller closes it)
+    with memoryview(data) as left:
+        while left:
+            left = left[file.write(left) :]
+    return file
 
 
 def checked_decoder(file: BinaryIO, name: str) -> soundfile.SoundFile:

@@ -26,6 +26,8 @@ DECODED_LIMIT = 256 * 1024**2  # bytes of 16-bit mono, at the file's rate and at
 SHORTEST = 0.1  # seconds
 RESAMPLER_REACH = 0.1  # seconds; the resampler's filter is far shorter
 
+_SAME = 0.0005  # seconds; lengths are told to the millisecond
+
 OVERLOAD = 4.0  # a peak this high is a wrong scale; decoded MP3s often reach 1.2, and mixes in float a little more
 NO_AUDIO = 1e10  # 32-bit integers stored as floats reach 2.1e9; beyond is no audio, and overflows
 OPPOSITE_PHASE = 1e-4  # power of the mix over power of the channels: 40 dB
@@ -61,14 +63,17 @@ class _Source:
 
 
 def load_waveform(
-    path: str | Path,
+    audio: str | Path | bytes,
     *,
+    name: str | None = None,
     segment: Sequence[int | float] | None = None,
     max_seconds: int | float = 3600.0,
     longest: int | float | None = None,
     tolerate_damage: bool = False,
 ) -> Waveform:
     """Decode a file, or the seconds (start, end) of it, to mono 16 kHz float32.
+
+    `audio` is its path, or its bytes; messages call it by `name`, by default its path.
 
     A segment is cut from the resampled file, sample for sample: its edges do not depend on where it was cut.
     `longest` stops decoding after so many seconds and says nothing: compare `end` with `file_seconds`. More than
@@ -78,9 +83,9 @@ def load_waveform(
     joined, and a warning says how many seconds are lost. All that follows the damage is earlier by as much.
     Where parts of an MP3 are joined, what would decode to noise is silent, and counted as lost.
     """
-    name = decoder.one_line(str(path))
+    name = decoder.one_line(name or ("audio" if isinstance(audio, bytes) else str(audio)))
     start, end = _checked_segment(segment, name)
-    with decoder.opened(path, name) as file:
+    with decoder.opened(audio, name) as file:
         sound = decoder.checked_decoder(file, name)
         source = _Source(file, name, sound.format, sound.samplerate, sound.frames, tolerate_damage)
         unknown_length = source.frames >= decoder.UNKNOWN_LENGTH
@@ -127,7 +132,7 @@ def _planned(
     name, file_seconds = source.name, source.seconds
     if start >= file_seconds:
         raise AudioError(f"{name}: segment starts at {start:g} s, but the file ends at {file_seconds:.3f} s")
-    if math.isfinite(end) and end > file_seconds + 0.5 / SAMPLE_RATE:
+    if math.isfinite(end) and end > file_seconds + _SAME:
         source.warnings.append(
             f"{name}: segment ends at {end:g} s, but the file at {file_seconds:.3f} s; what is there is used"
         )

@@ -3,6 +3,7 @@
 import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from mufun_jax.errors import UserError
 from mufun_jax.evaluate.score import is_correct, majority_accuracy, wilson_interval
@@ -61,7 +62,7 @@ def evaluate(
 
 def answer_all(model: MuFun, questions: Sequence[Question], progress: Callable[[int], None]) -> list[str]:
     """Greedy answers, in the order of the questions. Like lengths are answered together."""
-    sizes = [(sum(path.stat().st_size for path in q.audio_files if path.is_file()), len(q.prompt)) for q in questions]
+    sizes = [(sum(map(_size, question.audio_files)), len(question.prompt)) for question in questions]
     order = sorted(range(len(questions)), key=lambda i: sizes[i])
     replies = [""] * len(questions)
     for start in range(0, len(order), _BATCH):
@@ -71,6 +72,12 @@ def answer_all(model: MuFun, questions: Sequence[Question], progress: Callable[[
             replies[i] = answer.text
         progress(start + len(chosen))
     return replies
+
+
+def _size(audio: Path | bytes) -> int:
+    if isinstance(audio, bytes):
+        return len(audio)
+    return audio.stat().st_size if audio.is_file() else 0
 
 
 def other_songs(items: list[Item]) -> list[Item]:

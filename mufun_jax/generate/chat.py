@@ -1,24 +1,23 @@
 """`MuFun`: load a model, ask it about songs."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 from jaxtyping import Float
 
 from mufun_jax.errors import UserError
+from mufun_jax.generate.answer import Answer, Finish, OptionScore, complete, joined, labelled
 from mufun_jax.generate.constraint import Constraint, Grammars
-from mufun_jax.generate.decode import Prompts, continuation_log_probabilities, next_token_logits
-from mufun_jax.generate.engine import Draft, Engine, OnCompile, Rows, power_of_two
-from mufun_jax.generate.prompt import Heard, Listener, Prompt
-from mufun_jax.generate.question import Question, Segment, make_question
+from mufun_jax.generate.embed import Features, embed
+from mufun_jax.generate.engine import Draft, Engine, OnCompile, Rows
+from mufun_jax.generate.prompt import Listener, Prompt
+from mufun_jax.generate.question import Audio, Long, Question, Segment, make_question
 from mufun_jax.generate.sample import Sampling
-from mufun_jax.generate.text_stream import TextStream, goes_round
+from mufun_jax.generate.text_stream import TextStream, goes_round, stream_chunk
 from mufun_jax.model.compute import Compute
 from mufun_jax.model.mufun import MuFunModel
 from mufun_jax.sharding.mesh import inference_mesh
@@ -30,44 +29,7 @@ from mufun_jax.weights.params import Params
 from mufun_jax.weights.safetensors_file import Advance
 
 PREFIX_MEMORY = 2.0  # GiB
-_LEAST_OPTION = 8  # tokens of an option are padded to a power of two that is at least this
 _CHUNK = 32  # tokens between two looks at what has come
-_FIRST_CHUNKS = (1, 1, 2, 4)  # of a stream: its first word comes at once
-_STREAM_CHUNK = 8
-
-Finish = Literal["stop", "length", "repetition"]
-
-
-@dataclass(frozen=True)
-class Answer:
-    """Text, why it ended, and what was heard.
-
-    `finish`: "stop" where the model ended it or a stop string came, "length" at the token limit, "repetition" where it
-    went round in circles. `log_probabilities` are those of its `tokens`, in nats.
-    """
-
-    text: str
-    finish: Finish
-    heard: tuple[Heard, ...]
-    tokens: tuple[int, ...] = ()
-    log_probabilities: tuple[float, ...] = ()
-
-    @property
-    def finished(self) -> bool:
-        """Whether the model came to an end by itself."""
-        return self.finish == "stop"
-
-    def to_json(self) -> dict[str, Any]:
-        return {**asdict(self), "finished": self.finished}
-
-
-@dataclass(frozen=True)
-class OptionScore:
-    """An answer's summed log-probability in nats, `<|im_end|>` included, and the number of tokens that it sums."""
-
-    option: str
-    log_probability: float
-    tokens: int
 
 
 class MuFun:
@@ -76,7 +38,7 @@ class MuFun:
     >>> model = MuFun.from_pretrained("runs/demo/checkpoint")
     >>> model.chat("<audio>\\nWhat is the key?", "song.mp3")
 
-    A song is encoded once: what was computed of it is kept, within `prefix_memory` GiB, for all further questions.
+    A song is encoded once: what is computed of it is kept, within `prefix_memory` GiB, for all further questions.
     """
 
     def __init__(
@@ -95,7 +57,6 @@ class MuFun:
         self.tokenizer = tokenizer
         self.mesh = mesh
         self.config = model.config
-        self.listener = Listener(model.config, tokenizer)
         self.engine = Engine(
             model,
             params,
@@ -106,6 +67,7 @@ class MuFun:
             quantize_cache=quantize_cache == "int8",
             on_compile=on_compile,
         )
+        self.listener = Listener(model.config, tokenizer, self.engine.most_windows)
         self._grammars: Grammars | None = None
 
     @staticmethod
@@ -146,10 +108,11 @@ class MuFun:
     def chat(
         self,
         prompt: str,
-        audio_files: str | Path | Sequence[str | Path] | None = None,
+        audio_files: Audio | Sequence[Audio] | None = None,
         segs: Segment | Sequence[Segment] = None,
         *,
         history: Sequence[tuple[str, str]] = (),
+        long: Long = "first",
         max_new_tokens: int = 64,
         temperature: float = 0.0,
         top_p: float = 1.0,
@@ -161,27 +124,32 @@ class MuFun:
     ) -> str:
         """The answer to a prompt about audio files, one for each `<audio>` in it, in order.
 
-        A prompt without `<audio>` and with one file gets `<audio>\\n` in front. `segs` is the part of the file in
-        seconds, [start, end], or a list with one entry (or None) a file. `history` are questions and answers before
-        this one; the files are those of all `<audio>` from the first question on.
+        A file is a path, the bytes of one, or (samples, rate in Hz) as librosa gives them. A prompt without `<audio>`
+        and with one file gets `<audio>\\n` in front. `segs` is the part of the file in seconds, [start, end], or a
+        list with one entry (or None) a file. `history` are questions and answers before this one; the files are those
+        of all `<audio>` from the first question on.
+
+        Of a song longer than the model was trained on, `long` hears the "first" part, or, with "window", part after
+        part with an answer each, or "all" at once, as far as `prefix_memory` holds it.
         """
-        question = make_question(prompt, audio_files, segs, history)
-        return self.answer(
-            [question],
+        (answer,) = self.answer(
+            [make_question(prompt, audio_files, segs, history, long)],
             max_new_tokens=max_new_tokens,
             sampling=Sampling(temperature, top_p, top_k, repetition_penalty),
             seed=seed,
             stop=stop,
             constraint=constraint,
-        )[0].text
+        )
+        return complete(answer, constraint).text
 
     def stream(
         self,
         prompt: str,
-        audio_files: str | Path | Sequence[str | Path] | None = None,
+        audio_files: Audio | Sequence[Audio] | None = None,
         segs: Segment | Sequence[Segment] = None,
         *,
         history: Sequence[tuple[str, str]] = (),
+        long: Long = "first",
         max_new_tokens: int = 64,
         temperature: float = 0.0,
         top_p: float = 1.0,
@@ -193,7 +161,7 @@ class MuFun:
     ) -> Iterator[str]:
         """What `chat` returns, piece by piece as it comes, in whole characters."""
         streamed = self.stream_answer(
-            make_question(prompt, audio_files, segs, history),
+            make_question(prompt, audio_files, segs, history, long),
             max_new_tokens=max_new_tokens,
             sampling=Sampling(temperature, top_p, top_k, repetition_penalty),
             seed=seed,
@@ -214,23 +182,27 @@ class MuFun:
     ) -> list[Answer]:
         """Answers questions, of different lengths; each gets what it would get alone.
 
-        Those about one song share what is computed of it. `seed` is one for all, or one a question.
-
-        Raises:
-            UserError: with a `constraint`, an answer was not complete in `max_new_tokens`.
+        Those about one song share what is computed of it. `seed` is one for all, or one a question. With a
+        `constraint` an answer whose `finish` is "length" is only the beginning of what it allows.
         """
-        _check(max_new_tokens, stop)
+        _check(max_new_tokens, stop, constraint)
         seeds = [seed] * len(questions) if isinstance(seed, int) else list(seed)
         if len(seeds) != len(questions):
             raise UserError(f"{len(seeds)} seeds for {len(questions)} questions: give one, or one a question")
-        prompts = [self.listener.prompt(question) for question in questions]
+        passes = [self._passes(question, constraint) for question in questions]
+        prompts = [self.listener.prompt(question) for several in passes for question in several]
+        of_each = [seed for seed, several in zip(seeds, passes, strict=True) for _ in several]
         answers: dict[int, Answer] = {}
         for rows in self.engine.rows_of(prompts):
             *_, (drafts, streams) = self._decode(
-                rows, prompts, seeds, max_new_tokens, sampling, stop, constraint, lambda so_far: _CHUNK
+                rows, prompts, of_each, max_new_tokens, sampling, stop, constraint, lambda so_far: _CHUNK
             )
-            answers |= self._answers(rows, prompts, drafts, streams, max_new_tokens, constraint)
-        return [answers[place] for place in range(len(questions))]
+            answers |= self._answers(rows, prompts, drafts, streams, constraint)
+        in_order = iter([answers[place] for place in range(len(prompts))])
+        return [
+            next(in_order) if len(several) == 1 else joined([(*_part(one), next(in_order)) for one in several])
+            for several in passes
+        ]
 
     def stream_answer(
         self,
@@ -243,40 +215,49 @@ class MuFun:
         constraint: Constraint | None = None,
     ) -> Iterator[str | Answer]:
         """Pieces of the answer's text as they come, and at the end the answer."""
-        _check(max_new_tokens, stop)
-        prompts = [self.listener.prompt(question)]
-        rows = self.engine.rows_of(prompts)[0]
+        _check(max_new_tokens, stop, constraint)
+        passes = self._passes(question, constraint)
+        first = self.listener.prompt(passes[0])  # what is wrong with it is raised here, not in the middle
 
-        def pieces() -> Iterator[str | Answer]:
-            drafts, streams = [], [self._text_stream(stop)]
-            run = self._decode(rows, prompts, [seed], max_new_tokens, sampling, stop, constraint, _stream_chunk)
+        def pieces_of(prompt: Prompt) -> Iterator[str | Answer]:
+            rows, drafts, streams = self.engine.rows_of([prompt])[0], [], [self._text_stream(stop)]
+            run = self._decode(rows, [prompt], [seed], max_new_tokens, sampling, stop, constraint, stream_chunk)
             for drafts, streams in run:
                 new = streams[0].push(_without_end(drafts[0], self.tokenizer.end_of_turn))
                 if new:
                     yield new
-            tokens = _without_end(drafts[0], self.tokenizer.end_of_turn)
-            rest = streams[0].end(tokens)
+            rest = streams[0].end(_without_end(drafts[0], self.tokenizer.end_of_turn))
             if rest:
                 yield rest
-            yield self._answers(rows, prompts, drafts, streams, max_new_tokens, constraint)[0]
+            yield complete(self._answers(rows, [prompt], drafts, streams, constraint)[0], constraint)
 
-        return pieces()
+        def pieces_of_passes() -> Iterator[str | Answer]:
+            parts = []
+            for one in passes:
+                if parts:
+                    yield "\n"
+                for piece in labelled(*_part(one), pieces_of(self.listener.prompt(one))):
+                    if isinstance(piece, Answer):
+                        parts.append((*_part(one), piece))
+                    else:
+                        yield piece
+            yield joined(parts)
+
+        return pieces_of(first) if len(passes) == 1 else pieces_of_passes()
 
     def logits(
         self,
         prompt: str,
-        audio_files: str | Path | Sequence[str | Path] | None = None,
+        audio_files: Audio | Sequence[Audio] | None = None,
         segs: Segment | Sequence[Segment] = None,
     ) -> Float[np.ndarray, " V"]:
         """Next-token logits after the prompt, float32 [vocabulary]."""
-        prompts = self._whole([self.listener.prompt(make_question(prompt, audio_files, segs))])
-        with jax.set_mesh(self.mesh):
-            return np.asarray(next_token_logits(self.model, self.params, prompts))[0]
+        return self.engine.logits(self.listener.prompt(make_question(prompt, audio_files, segs)))
 
     def score(
         self,
         prompt: str,
-        audio_files: str | Path | Sequence[str | Path] | None = None,
+        audio_files: Audio | Sequence[Audio] | None = None,
         options: Sequence[str] = (),
         segs: Segment | Sequence[Segment] = None,
     ) -> list[OptionScore]:
@@ -285,24 +266,38 @@ class MuFun:
 
     def score_options(self, question: Question, options: Sequence[str]) -> list[OptionScore]:
         """`score` of a question. Options are rows of one batch that share the song."""
+        if question.long == "window":
+            raise UserError("options are scored in one pass; choose a part of the song, or long='all'")
         if isinstance(options, str) or not options or not all(isinstance(option, str) for option in options):
             raise UserError(f"options {options!r}: give a list of answers, for instance ['major', 'minor']")
         prompt = self.listener.prompt(question)
         answers = [self._answer_tokens(question, option) for option in options]
-        rows = power_of_two(len(options))
-        filled = [*answers, *answers[:1] * (rows - len(answers))]
-        texts = self.engine.texts_of([[*prompt.text, *answer] for answer in filled])
-        counts = np.array([len(answer) for answer in filled], np.int32)
-        most = power_of_two(int(counts.max()), _LEAST_OPTION)
-        prefix = self.engine.prefix(prompt)
-        with jax.set_mesh(self.mesh):
-            found = np.asarray(
-                continuation_log_probabilities(self.model, self.params, prefix, texts, counts, most), np.float64
-            )
-        return [
-            OptionScore(option, float(row.sum()), len(answer))
-            for option, answer, row in zip(options, answers, found, strict=False)
-        ]
+        scores = self.engine.score(prompt, answers)
+        return [OptionScore(option, float(row.sum()), len(row)) for option, row in zip(options, scores, strict=True)]
+
+    def embed(
+        self,
+        audio_files: Audio | Sequence[Audio],
+        segs: Segment | Sequence[Segment] = None,
+        *,
+        features: Features = "connector",
+        pool: bool = True,
+    ) -> Float[np.ndarray, "... D"] | list[Float[np.ndarray, "tokens D"]]:
+        """A vector for each song, float32: the mean over its seconds of what the model makes of them.
+
+        Of one song [D], of a list of them [songs, D]. `features` are the "connector"'s, as wide as the decoder, or the
+        "encoder"'s: its tapped layers side by side. Without `pool` each song's are [tokens, D], 10 a second. All of a
+        song is heard, up to an hour.
+        """
+        return embed(self.model, self.params, self.mesh, self.listener, audio_files, segs, features, pool)
+
+    def _passes(self, question: Question, constraint: Constraint | None) -> list[Question]:
+        """The question, or with long="window" one for each part of its song."""
+        if question.long != "window":
+            return [question]
+        if constraint is not None:
+            raise UserError("several passes give several answers, and a form is that of one; leave one of them out")
+        return self.listener.passes(question)
 
     def _decode(
         self,
@@ -342,7 +337,8 @@ class MuFun:
                 for stream, text in zip(streams, texts, strict=True):
                     stream.read(text)
             yield drafts, streams
-            ended = [stream.stopped or goes_round(text) for stream, text in zip(streams, texts, strict=True)]
+            loops = [constraint is None and goes_round(text) for text in texts]
+            ended = [stream.stopped or loop for stream, loop in zip(streams, loops, strict=True)]
 
     def _answers(
         self,
@@ -350,7 +346,6 @@ class MuFun:
         prompts: Sequence[Prompt],
         drafts: Sequence[Draft],
         streams: Sequence[TextStream],
-        max_new_tokens: int,
         constraint: Constraint | None,
     ) -> dict[int, Answer]:
         found = {}
@@ -360,12 +355,8 @@ class MuFun:
             tokens = _without_end(draft, self.tokenizer.end_of_turn)
             stream.end(tokens)
             ended = len(tokens) < len(draft.tokens) or stream.stopped
-            finish: Finish = "repetition" if goes_round(tokens) else "stop" if ended else "length"
-            if constraint is not None and not ended:
-                raise UserError(
-                    f"the answer was not complete after {len(tokens)} tokens: {stream.text[:80]!r}; allow more "
-                    f"(max_new_tokens is {max_new_tokens}), or ask for less"
-                )
+            loops = constraint is None and goes_round(tokens)
+            finish: Finish = "repetition" if loops else "stop" if ended else "length"
             scores = tuple(map(float, draft.log_probabilities[: len(tokens)]))
             found[place] = Answer(stream.text, finish, prompts[place].heard, tuple(tokens), scores)
         return found
@@ -385,29 +376,12 @@ class MuFun:
         last = self.tokenizer.encode_pieces(render([*question.history, Turn(question.prompt, answer)]))[-1]
         return tuple(token for token, is_target in zip(last.ids, last.is_target, strict=True) if is_target)
 
-    def _whole(self, prompts: Sequence[Prompt]) -> Prompts:
-        """Whole prompts, padded to one length (in steps) and one number of windows."""
-        rows, length = len(prompts), power_of_two(max(len(one.spliced.tokens) for one in prompts), 64)
-        windows = max(len(one.windows) for one in prompts)
-        tokens = np.full((rows, length), self.tokenizer.padding, np.int32)
-        audio_slot = np.full((rows, length), -1, np.int32)
-        samples = np.zeros((rows, windows, self.config.encoder.window_samples), np.float32)
-        lengths = np.array([len(one.spliced.tokens) for one in prompts], np.int32)
-        for row, one in enumerate(prompts):
-            tokens[row, : lengths[row]] = one.spliced.tokens
-            audio_slot[row, : lengths[row]] = one.spliced.audio_slot
-            samples[row, : len(one.windows)] = one.windows
-        return Prompts(tokens, audio_slot, lengths, samples)
 
-
-def _stream_chunk(so_far: int) -> int:
-    """Few tokens at first."""
-    total = 0
-    for chunk in _FIRST_CHUNKS:
-        if so_far == total:
-            return chunk
-        total += chunk
-    return _STREAM_CHUNK
+def _part(question: Question) -> tuple[int | float, int | float]:
+    """The start and the end of what a pass is about, in seconds."""
+    assert question.segments[0] is not None
+    start, end = question.segments[0]
+    return start, end
 
 
 def _without_end(draft: Draft, end_of_turn: int) -> list[int]:
@@ -416,8 +390,10 @@ def _without_end(draft: Draft, end_of_turn: int) -> list[int]:
     return tokens[: tokens.index(end_of_turn)] if end_of_turn in tokens else tokens
 
 
-def _check(max_new_tokens: int, stop: Sequence[str]) -> None:
+def _check(max_new_tokens: int, stop: Sequence[str], constraint: Constraint | None) -> None:
     if max_new_tokens < 1:
         raise UserError(f"max_new_tokens {max_new_tokens}: at least 1")
     if isinstance(stop, str) or not all(isinstance(one, str) and one for one in stop):
         raise UserError(f"stop {stop!r}: give a list of strings, for instance ['\\n']")
+    if stop and constraint is not None:
+        raise UserError("a stop string would end an answer before its form is complete; leave one of them out")

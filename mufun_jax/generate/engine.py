@@ -16,7 +16,16 @@ from cachetools import LRUCache
 from jax.sharding import Mesh
 from jaxtyping import Float, Int
 
-from mufun_jax.generate.decode import Decoding, Prompts, Texts, advance, begin, run_prefix, stack
+from mufun_jax.generate.decode import (
+    Decoding,
+    Prompts,
+    Texts,
+    advance,
+    begin,
+    continuation_log_probabilities,
+    run_prefix,
+    stack,
+)
 from mufun_jax.generate.prompt import Prompt
 from mufun_jax.generate.sample import Sampling
 from mufun_jax.model.kv_cache import Prefix
@@ -24,7 +33,7 @@ from mufun_jax.model.mufun import MuFunModel
 from mufun_jax.weights.params import Params
 
 MOST_ROWS = 32  # answered at once
-_LEAST_TEXT, _LEAST_ANSWER, _PREFIX_STEP = 32, 16, 64  # positions
+_LEAST_TEXT, _LEAST_ANSWER, _LEAST_SCORED, _PREFIX_STEP = 32, 16, 8, 64  # positions
 
 OnCompile = Callable[[str, float | None], None]  # what for; seconds that it took, None where it begins
 
@@ -72,6 +81,11 @@ class Engine:
         self._quantize = quantize_cache
         self._prefixes: LRUCache[bytes, Prefix] = LRUCache(prefix_memory, getsizeof=bytes_of)
         self._compiled: set[Any] = set()
+
+    @property
+    def most_windows(self) -> int:
+        """So many at once may be asked for: as many as the memory for prefixes holds."""
+        return int(self._prefixes.maxsize) // self._bytes_of_prefix(self.model.config.encoder.tokens_per_window)
 
     def forget(self) -> None:
         """Frees the memory of all prefixes."""
@@ -160,6 +174,30 @@ class Engine:
                 if ended is not None:
                     decoding = decoding.replace(done=decoding.done | np.array(ended))
 
+    def logits(self, prompt: Prompt) -> Float[np.ndarray, " V"]:
+        """Of the token after a prompt, float32."""
+        prefix, texts = self.prefix(prompt), self.texts_of([prompt.text])
+        nothing = np.zeros(1, np.uint32)
+        with jax.set_mesh(self.mesh):
+            decoding = begin(self.model, self.params, prefix, texts, nothing, nothing.astype(bool), _LEAST_ANSWER)
+        return np.asarray(decoding.logits)[0]
+
+    def score(self, prompt: Prompt, answers: Sequence[Sequence[int]]) -> list[Float[np.ndarray, " T"]]:
+        """Log-probabilities of the tokens of each answer after a prompt, in nats. Answers are rows of one batch."""
+        rows = power_of_two(len(answers))
+        filled = [*answers, *[answers[0]] * (rows - len(answers))]
+        texts = self.texts_of([[*prompt.text, *answer] for answer in filled])
+        counts = np.array([len(answer) for answer in filled], np.int32)
+        most = power_of_two(int(counts.max()), _LEAST_SCORED)
+        prefix = self.prefix(prompt)
+        with jax.set_mesh(self.mesh):
+            found = self._call(
+                f"{rows} answers of {most} tokens",
+                ("score", rows, prefix.slots if prefix else 0, texts.tokens.shape[1], most),
+                lambda: continuation_log_probabilities(self.model, self.params, prefix, texts, counts, most),
+            )
+        return [row[: len(answer)] for row, answer in zip(np.asarray(found, np.float64), answers, strict=False)]
+
     def rows_of(self, prompts: Sequence[Prompt]) -> list[Rows]:
         """Prompts by their prefixes, those of like numbers of questions together; as many as memory holds at once."""
         by_prefix: dict[bytes, list[int]] = {}
@@ -246,5 +284,5 @@ def power_of_two(count: int, least: int = 1) -> int:
 
 
 def window_bucket(windows: int, most: int) -> int:
-    """What a number of windows is padded to, so that few numbers are compiled: a power of two, or as many as `most`."""
-    return min(power_of_two(windows), most) if windows else 0
+    """What a number of windows is padded to, so that few are compiled: a power of two, or a multiple of `most`."""
+    return min(power_of_two(windows), -(-windows // most) * most)

@@ -4,7 +4,9 @@ What a prompt has up to the end of its last song, the prefix, is the same for ev
 """
 
 import hashlib
-from dataclasses import dataclass
+import math
+from dataclasses import dataclass, replace
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -12,10 +14,10 @@ from cachetools import LRUCache
 from jaxtyping import Float, Int32
 
 from mufun_jax.audio.waveform import load_waveform
-from mufun_jax.audio.windows import seconds_heard, split_windows
-from mufun_jax.config import ModelConfig
+from mufun_jax.audio.windows import DROPPED_TAIL, seconds_heard, split_windows
+from mufun_jax.config import SAMPLE_RATE, ModelConfig
 from mufun_jax.errors import AudioError, UserError
-from mufun_jax.generate.question import Question, Segment
+from mufun_jax.generate.question import Question, Segment, song_name
 from mufun_jax.text.conversation import AUDIO_PLACEHOLDER, Turn, render
 from mufun_jax.text.splice import Spliced, splice
 from mufun_jax.text.tokenizer import Tokenizer
@@ -65,8 +67,9 @@ class Prompt:
 class Listener:
     """Makes prompts. Songs that it has decoded stay in memory, the least recently used ones go first."""
 
-    def __init__(self, config: ModelConfig, tokenizer: Tokenizer):
-        self._config, self._tokenizer = config, tokenizer
+    def __init__(self, config: ModelConfig, tokenizer: Tokenizer, most_windows: int):
+        """`most_windows` may be heard where a question wants `all` of a long song."""
+        self._config, self._tokenizer, self._most_windows = config, tokenizer, max(most_windows, config.max_windows)
         self._songs: LRUCache[tuple, Song] = LRUCache(_KEPT_SAMPLES, getsizeof=lambda song: song.windows.nbytes)
 
     def prompt(self, question: Question) -> Prompt:
@@ -81,14 +84,18 @@ class Listener:
                 f"the prompt has {len(pieces) - 1} {AUDIO_PLACEHOLDER} but {len(question.audio_files)} audio files "
                 f"were given; write {AUDIO_PLACEHOLDER} once for each file"
             )
-        if len(question.audio_files) > self._config.max_windows:
+        most = self._most_windows if question.long == "all" else self._config.max_windows
+        if len(question.audio_files) > most:
             raise UserError(
-                f"{len(question.audio_files)} audio files are more than the {self._config.max_windows} windows "
-                "that the model hears; each file needs one"
+                f"{len(question.audio_files)} audio files are more than the {most} windows that the model hears; each "
+                f"file needs one"
             )
-        room = self._config.max_windows // max(1, len(question.audio_files))
+        room = most // max(1, len(question.audio_files))
         segments = question.segments or (None,) * len(question.audio_files)
-        songs = [self.song(*one, room) for one in zip(question.audio_files, segments, strict=True)]
+        songs = [
+            self.song(audio, segment, room, song_name(number))
+            for number, (audio, segment) in enumerate(zip(question.audio_files, segments, strict=True), 1)
+        ]
         encoder = self._config.encoder
         spliced = splice(pieces, [len(song.windows) for song in songs], encoder.tokens_per_window)
         split = len(spliced.tokens) - len(pieces[-1].ids) if songs else 0
@@ -97,33 +104,60 @@ class Listener:
             said.update(song.digest)
         empty = np.zeros((0, encoder.window_samples), np.float32)
         windows = np.concatenate([empty, *(song.windows for song in songs)])
-        return Prompt(spliced, split, windows, tuple(song.heard for song in songs), said.digest())
+        heard = tuple(song.heard for song in songs)
+        if len(windows) > self._config.max_windows:
+            seconds = f"{len(windows) * encoder.window_seconds:g} s are heard at once"
+            untrained = f"{seconds}, where the model has learned to hear {self._config.max_seconds:g} s"
+            heard = tuple(replace(one, warnings=(*one.warnings, f"{one.file}: {untrained}")) for one in heard)
+        return Prompt(spliced, split, windows, heard, said.digest())
 
-    def song(self, path: Path, segment: Segment, room: int) -> Song:
+    def song(self, audio: Path | bytes, segment: Segment, room: int, name: str) -> Song:
         """The first windows of a file (or of its segment), `room` at most. Raises AudioError."""
-        key = _identity(path, segment, room)
+        key = _identity(audio, segment, room)
         found = self._songs.get(key) if key else None
         if found is None:
-            found = self._read(path, segment, room)
+            found = self._read(audio, segment, room, name)
             if key and found.windows.nbytes <= self._songs.maxsize:
                 self._songs[key] = found
+        if isinstance(audio, bytes) and found.heard.file != name:
+            found = replace(found, heard=replace(found.heard, file=name))
         return found
 
-    def _read(self, path: Path, segment: Segment, room: int) -> Song:
+    def passes(self, question: Question) -> list[Question]:
+        """A question about one long song as several, about its parts one after the other, each as long as it can be.
+
+        Raises:
+            AudioError: the file cannot be read. UserError: it is not about one song.
+        """
+        if len(question.audio_files) != 1:
+            raise UserError(
+                f"{len(question.audio_files)} songs in several passes: give one, or let it be long='first' or 'all'"
+            )
+        audio, segment = question.audio_files[0], (question.segments or (None,))[0]
+        whole = self.song(audio, segment, self._config.max_windows, song_name(1)).heard
+        start, end = whole.start, whole.start + whole.seconds_used + whole.seconds_dropped
+        longest = self._config.max_seconds
+        tail = DROPPED_TAIL / SAMPLE_RATE
+        count = max(1, math.ceil((end - start - tail) / longest))
+        edges = [*(start + longest * number for number in range(count)), end]
+        return [replace(question, segments=(edge,), long="first") for edge in pairwise(edges)]
+
+    def _read(self, audio: Path | bytes, segment: Segment, room: int, name: str) -> Song:
         encoder = self._config.encoder
+        file = name if isinstance(audio, bytes) else str(audio)
         part = None if segment is None else (float(segment[0]), float(segment[1]))
-        waveform = load_waveform(path, segment=part, longest=room * encoder.window_seconds)
+        waveform = load_waveform(audio, name=file, segment=part, longest=room * encoder.window_seconds)
         start, end = part if part is not None else (0.0, waveform.file_seconds)
         asked = min(end, waveform.file_seconds) - start
         if asked > MAX_SECONDS:
             raise AudioError(
-                f"{path}: too long, {asked:.1f} s where at most {MAX_SECONDS:g} s are taken; choose a part of it "
+                f"{file}: too long, {asked:.1f} s where at most {MAX_SECONDS:g} s are taken; choose a part of it "
                 f"(on the command line --segment START END)"
             )
         windows = split_windows(waveform.samples, encoder.window_samples)[:room]
         hearing = seconds_heard(asked, encoder.window_samples, room)
         heard = Heard(
-            file=str(path),
+            file=file,
             file_seconds=round(waveform.file_seconds, 3),
             start=start,
             seconds_used=round(hearing.used_seconds, 3),
@@ -134,11 +168,13 @@ class Listener:
         return Song(windows, heard, hashlib.blake2b(windows.tobytes()).digest())
 
 
-def _identity(path: Path, segment: Segment, room: int) -> tuple | None:
+def _identity(audio: Path | bytes, segment: Segment, room: int) -> tuple | None:
     """What a file is known by as long as nobody writes it; None where there is none, which reading it will say."""
+    part = None if segment is None else tuple(segment)
+    if isinstance(audio, bytes):
+        return (hashlib.blake2b(audio).digest(), part, room)
     try:
-        found = path.stat()
+        found = audio.stat()
     except OSError:
         return None
-    part = None if segment is None else tuple(segment)
-    return (str(path), found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, part, room)
+    return (str(audio), found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, part, room)

@@ -6,7 +6,7 @@ from typing import Any
 from mufun_jax.errors import UserError
 from mufun_jax.generate.constraint import Constraint
 
-_TEXT = {"type": "string", "minLength": 1, "maxLength": 40}
+_TEXT = {"type": "string", "minLength": 1, "maxLength": 32}
 _TEXTS = {"type": "array", "items": _TEXT, "minItems": 1, "maxItems": 5}
 _NOTES = [f"{note}{accidental}" for note in "CDEFGAB" for accidental in ("", "#", "b")]
 
@@ -16,9 +16,9 @@ TAGS: dict[str, dict[str, Any]] = {
     "instruments": _TEXTS,
     "key": {"enum": [f"{note} {mode}" for note in _NOTES for mode in ("major", "minor")]},
     "tempo": {"type": "integer", "minimum": 30, "maximum": 300},  # beats a minute
-    "lyrics": {"type": "string", "maxLength": 400},  # empty where nobody sings
+    "lyrics": {"type": "string", "maxLength": 240},  # empty where nobody sings
 }
-MOST_TOKENS = 512
+MOST_TOKENS = 1024  # more than the longest tags have characters
 
 
 def read_fields(names: str | None) -> list[str]:

@@ -4,6 +4,7 @@ from collections.abc import Callable, Sequence
 
 _REPEATS, _REPEATED = 8, 64  # a block of tokens this often in a row, of so many tokens together, has no end
 _LONGEST_BLOCK = 32
+_FIRST_CHUNKS, _CHUNK = (1, 1, 2, 4), 8  # tokens between two looks at what has come: its first word comes at once
 _UNFINISHED = "\N{REPLACEMENT CHARACTER}"  # what a decoder makes of the first bytes of a character
 
 
@@ -47,6 +48,16 @@ class TextStream:
         if new:
             self._given = text
         return new
+
+
+def stream_chunk(so_far: int) -> int:
+    """How many tokens to wait for after so many: few at first."""
+    total = 0
+    for chunk in _FIRST_CHUNKS:
+        if so_far == total:
+            return chunk
+        total += chunk
+    return _CHUNK
 
 
 def goes_round(tokens: Sequence[int]) -> bool:

@@ -57,10 +57,11 @@ class MuFunModel(nn.Module):
         at = places[jnp.maximum(batch.target_index, 0)]
         return constrain(jnp.take_along_axis(hidden, at[:, :, None], axis=1), axes.ROWS, axes.TARGETS, None)
 
-    def encode_audio(self, samples: Num[Array, "R W S"]) -> Float[Array, "R slots D"]:
-        """Windows of 16 kHz samples to audio tokens, 10 a second. All rows' windows are one encoder batch.
+    def encode_audio(self, samples: Num[Array, "R W S"], connected: bool = True) -> Float[Array, "R slots D"]:
+        """Windows of 16 kHz samples to audio tokens, 10 a second, or to the encoder's features if not `connected`.
 
-        They are spread over all devices. Where they do not share out evenly, rows get silent windows more.
+        All rows' windows are one encoder batch, spread over all devices. Where they do not share out evenly, rows get
+        silent windows more.
         """
         rows, windows, length = samples.shape
         shared = next(count for count in count_from(windows) if rows * count % mesh_size() == 0)
@@ -68,7 +69,8 @@ class MuFunModel(nn.Module):
         folded = constrain(samples.reshape(rows * shared, length), axes.WINDOWS, None)
         by_window = spec_of(axes.WINDOWS)
         log_mel = on_each_device(self._log_mel, by_window, by_window)(folded)
-        audio_tokens = self.connector(self.encoder(log_mel))
+        features = self.encoder(log_mel)
+        audio_tokens = self.connector(features) if connected else features
         per_window, width = audio_tokens.shape[1:]
         audio_tokens = audio_tokens.reshape(rows, shared * per_window, width)[:, : windows * per_window]
         return constrain(audio_tokens, axes.ROWS, None, axes.AUDIO_WIDTH)

@@ -12,7 +12,8 @@ from fastapi.responses import JSONResponse, Response, StreamingResponse
 from pydantic import ValidationError
 
 from mufun_jax.errors import UserError
-from mufun_jax.generate.chat import Answer, MuFun
+from mufun_jax.generate.answer import Answer
+from mufun_jax.generate.chat import MuFun
 from mufun_jax.serve.chat_request import ChatRequest, question_of
 from mufun_jax.serve.limits import Limits
 from mufun_jax.serve.worker import BusyError, ClosedError, Job, Worker

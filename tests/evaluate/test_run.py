@@ -7,7 +7,7 @@ from mufun_jax.errors import ManifestError, UserError
 from mufun_jax.evaluate.report import write_scores
 from mufun_jax.evaluate.run import evaluate, other_songs, with_audio, without_audio
 from mufun_jax.evaluate.tasks import load_items
-from mufun_jax.generate.chat import Answer
+from mufun_jax.generate.answer import Answer
 
 
 class Oracle:

@@ -3,39 +3,17 @@
 import jax.numpy as jnp
 import numpy as np
 import pytest
-import soundfile
 
 from mufun_jax.config import SAMPLE_RATE
 from mufun_jax.errors import AudioError, UserError
-from mufun_jax.generate.chat import Answer, MuFun
+from mufun_jax.generate.answer import Answer
+from mufun_jax.generate.chat import MuFun
 from mufun_jax.generate.engine import window_bucket
 from mufun_jax.generate.question import Question, make_question
-from mufun_jax.model.mufun import MuFunModel
-from mufun_jax.sharding.mesh import inference_mesh
 from mufun_jax.text.tokenizer import load_tokenizer
-from tests.tiny import random_params, tiny_decoder, tiny_encoder, tiny_model
+from tests.generate.conftest import CONFIG
 
 W = 1.0  # seconds of a window
-CONFIG = tiny_model(tiny_encoder(layers=1, taps=(1,)), tiny_decoder(vocab_size=512, layers=1), max_windows=4)
-
-
-@pytest.fixture(scope="module")
-def model() -> MuFun:
-    return MuFun(MuFunModel(CONFIG), random_params(CONFIG), load_tokenizer("nano"), inference_mesh())
-
-
-@pytest.fixture(scope="module")
-def song(tmp_path_factory):
-    """Writes a WAV file of so many seconds, in which every sample is different."""
-    folder = tmp_path_factory.mktemp("songs")
-
-    def write(seconds: float, name: str = "song") -> str:
-        path = folder / f"{name}{seconds}.wav"
-        samples = np.arange(round(seconds * SAMPLE_RATE)) % 30_000
-        soundfile.write(path, samples.astype(np.int16), SAMPLE_RATE)
-        return str(path)
-
-    return write
 
 
 def heard_of(model: MuFun, path: str, segment=None):

@@ -67,8 +67,12 @@ def test_a_greedy_choice_is_the_likeliest_by_steps(model):
 
 
 def test_an_answer_that_does_not_fit_the_limit_is_an_error(model):
-    with pytest.raises(UserError, match=r"not complete after 4 tokens: .*; allow more \(max_new_tokens is 4\)"):
+    with pytest.raises(UserError, match=r"not complete after 4 tokens: .*; allow more \(max_new_tokens\)"):
         model.chat("Describe it.", constraint=Constraint.json(SCHEMA), max_new_tokens=4)
+    (answer,) = model.answer([make_question("Describe it.")], constraint=Constraint.json(SCHEMA), max_new_tokens=4)
+    assert (answer.finish, answer.text[0]) == ("length", "{")
+    with pytest.raises(UserError, match="before its form is complete"):
+        model.chat("Describe it.", constraint=Constraint.json(SCHEMA), stop=["}"])
 
 
 @pytest.mark.parametrize(
