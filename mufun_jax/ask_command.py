@@ -118,7 +118,7 @@ def tell_heard(heard: "Sequence[Heard]") -> None:
             hint = (
                 ""
                 if one.seconds_dropped <= _TAIL
-                else " (--long window hears all in several passes, --long all at once)"
+                else " (--long window hears them in further passes, --long all at once)"
             )
             print(
                 f"note: {one.file}: {one.seconds_used:g} s were heard, from {one.start:g} s on; "

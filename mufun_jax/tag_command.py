@@ -138,7 +138,8 @@ class TagTable:
     def _csv_line(self, row: dict[str, Any]) -> str:
         """A line without line breaks inside: whatever has whole lines has whole rows."""
         written = io.StringIO()
-        cells = ("; ".join(cell) if isinstance(cell, list) else str(cell) for cell in map(row.get, self._columns))
+        values = map(row.get, self._columns)
+        cells = ("; ".join(map(str.strip, cell)) if isinstance(cell, list) else str(cell).strip() for cell in values)
         csv.writer(written, lineterminator="\n").writerow(" / ".join(cell.splitlines()) for cell in cells)
         return written.getvalue()
 

@@ -29,6 +29,18 @@ def tiny_corpus(tmp_path_factory):
     return write_tiny_corpus(tmp_path_factory.mktemp("tones"))
 
 
+@pytest.fixture(scope="session")
+def tiny_checkpoint(tmp_path_factory):
+    """A model folder with random weights; it hears 4 s, in windows of 1 s."""
+    from mufun_jax.text.tokenizer import load_tokenizer
+    from mufun_jax.weights.model_folder import save_model
+    from tests.tiny import SMALLEST, random_params
+
+    folder = tmp_path_factory.mktemp("model") / "checkpoint"
+    save_model(folder, SMALLEST, random_params(SMALLEST), load_tokenizer("nano"))
+    return folder
+
+
 @pytest.fixture
 def run(monkeypatch, capsys):
     """Runs `mufun ARGUMENTS` in this process; gives exit code, standard output and standard error."""

@@ -30,6 +30,10 @@ def tiny_model(
     return ModelConfig(encoder or tiny_encoder(), 34, decoder or tiny_decoder(), max_windows)
 
 
+# With the nano tokenizer; one layer each, for tests of what stands around the model.
+SMALLEST = tiny_model(tiny_encoder(layers=1, taps=(1,)), tiny_decoder(vocab_size=512, layers=1), max_windows=4)
+
+
 @functools.cache
 def param_shapes(config: ModelConfig) -> Params:
     """The tree of shapes and dtypes, without logical axes."""

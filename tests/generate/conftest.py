@@ -9,9 +9,8 @@ from mufun_jax.generate.chat import MuFun
 from mufun_jax.model.mufun import MuFunModel
 from mufun_jax.sharding.mesh import inference_mesh
 from mufun_jax.text.tokenizer import load_tokenizer
-from tests.tiny import random_params, tiny_decoder, tiny_encoder, tiny_model
-
-CONFIG = tiny_model(tiny_encoder(layers=1, taps=(1,)), tiny_decoder(vocab_size=512, layers=1), max_windows=4)
+from tests.tiny import SMALLEST as CONFIG
+from tests.tiny import random_params
 
 
 def make_model(config=CONFIG, mesh=None, **options) -> MuFun:

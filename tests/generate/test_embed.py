@@ -16,21 +16,21 @@ def features_of(model, windows, method):
 
 
 def test_features_are_the_models_own_over_what_was_heard(model, song):
-    path = song(2.35)
+    path = song(2.65)
     windows = model.listener.prompt(make_question("key?", path)).windows
     connector = features_of(model, windows[None], MuFunModel.encode_audio)[0]
     tokens = model.embed(path, pool=False)
-    assert tokens.shape == (24, CONFIG.decoder.width), "0.1 s a token; the last is half silence"
-    np.testing.assert_allclose(tokens, connector[:24], rtol=1e-5, atol=1e-5)
-    np.testing.assert_allclose(model.embed(path), connector[:24].mean(0), rtol=1e-5, atol=1e-5)
+    assert tokens.shape == (27, CONFIG.decoder.width), "0.1 s a token; the last is half silence"
+    np.testing.assert_allclose(tokens, connector[:27], rtol=1e-5, atol=1e-5)
+    np.testing.assert_allclose(model.embed(path), connector[:27].mean(0), rtol=1e-5, atol=1e-5)
     encoder = model.embed(path, features="encoder", pool=False)
-    assert encoder.shape == (24, CONFIG.encoder.width * len(CONFIG.encoder.taps))
+    assert encoder.shape == (27, CONFIG.encoder.width * len(CONFIG.encoder.taps))
     through = features_of(model, encoder[None], lambda model, features: model.connector(features))
     np.testing.assert_allclose(through[0], tokens, rtol=1e-5, atol=1e-5)
 
 
 def test_one_song_or_several_and_parts_of_them(model, song):
-    paths = [song(2.35), song(0.5)]
+    paths = [song(2.65), song(0.5)]
     both = model.embed(paths)
     assert both.shape == (2, CONFIG.decoder.width)
     np.testing.assert_allclose(both[1], model.embed(paths[1]), rtol=1e-6)
