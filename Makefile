@@ -1,6 +1,6 @@
 # make demo    render music, train, evaluate, ask: ten minutes on two cores, install included
 # make test    everything that proves it works: about twenty minutes
-# make test-slow   longer proofs, some compiled for TPUs: half an hour
+# make test-slow   longer proofs, some compiled for TPUs: twenty minutes
 # make test-full   all proofs: hours
 # make bench   measures: conversion of a 10 GB checkpoint beside cp; the data path and a train step beside the reference's;
 #              what saving and restarting cost
@@ -53,7 +53,7 @@ test: setup-test browser
 	$(BIN)/pytest -m "not slow and not full" --numprocesses auto --maxprocesses 4 --dist loadfile
 
 test-slow: setup-test
-	$(BIN)/pytest -m slow
+	$(BIN)/pytest -m slow --numprocesses auto --maxprocesses 4 --dist loadfile
 
 test-full: setup-test
 	$(BIN)/pytest -m "slow or full"

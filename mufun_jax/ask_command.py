@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from mufun_jax.generate.sample import Sampling
 
 _TAIL = 0.5  # seconds; such a tail is left out of every song
+_LONG_HINT = " (--long window hears them in further passes, --long all at once)"
 DType = Literal["float32", "bfloat16"]
 
 
@@ -115,11 +116,7 @@ def tell_heard(heard: "Sequence[Heard]") -> None:
         for warning in one.warnings:
             print(f"warning: {warning}", file=sys.stderr)
         if one.seconds_dropped:
-            hint = (
-                ""
-                if one.seconds_dropped <= _TAIL
-                else " (--long window hears them in further passes, --long all at once)"
-            )
+            hint = _LONG_HINT if one.seconds_dropped > _TAIL else ""
             print(
                 f"note: {one.file}: {one.seconds_used:g} s were heard, from {one.start:g} s on; "
                 f"the {one.seconds_dropped:g} s after that were not{hint}",
