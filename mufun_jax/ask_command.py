@@ -94,7 +94,7 @@ def loaded_model(
     from mufun_jax.generate.chat import MuFun
     from mufun_jax.generate.programs import keep_programs
 
-    keep_programs()
+    kept_in = keep_programs()
     messages = Console(stderr=True, highlight=False, markup=False)
     with progress_bar("Loading the model", "bytes", stays=False) as advance:
         model = MuFun.from_pretrained(
@@ -105,7 +105,7 @@ def loaded_model(
     def on_compile(what: str, seconds: float | None) -> None:
         status.update("Listening" if seconds is not None else f"Compiling, once, for {what}")
 
-    model.engine.on_compile = on_compile
+    model.engine.on_compile, model.engine.kept_in = on_compile, kept_in
     with status:
         yield model
 

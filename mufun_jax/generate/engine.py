@@ -8,6 +8,8 @@ used ones go first.
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -26,6 +28,7 @@ from mufun_jax.generate.decode import (
     run_prefix,
     stack,
 )
+from mufun_jax.generate.programs import Arguments, KeptPrograms
 from mufun_jax.generate.prompt import Prompt
 from mufun_jax.generate.sample import Sampling
 from mufun_jax.model.kv_cache import Prefix
@@ -77,10 +80,11 @@ class Engine:
     ):
         self.model, self.params, self.mesh = model, params, mesh
         self.on_compile = on_compile
+        self.kept_in: Path | None = None  # the folder of compiled programs
         self._end, self._padding = end_of_turn, padding
         self._quantize = quantize_cache
         self._prefixes: LRUCache[bytes, Prefix] = LRUCache(prefix_memory, getsizeof=bytes_of)
-        self._compiled: set[Any] = set()
+        self._programs: dict[Any, Callable[..., Any]] = {}  # by what is called, and its sizes
 
     @property
     def most_windows(self) -> int:
@@ -109,7 +113,8 @@ class Engine:
         if len(found) <= 1:
             return found[0] if found else None
         slots = max(prefix.slots for prefix in found)
-        return self._call(f"{len(found)} songs at once", (len(found), slots), lambda: stack(tuple(found), slots))
+        what, shape = f"{len(found)} songs at once", ("stack", len(found), slots)
+        return self._call(what, shape, stack, {"slots": slots}, (), prefixes=tuple(found))
 
     def texts_of(self, tokens: Sequence[Sequence[int] | np.ndarray]) -> Texts:
         """Texts, padded to one of a few lengths."""
@@ -147,7 +152,14 @@ class Engine:
             decoding = self._call(
                 f"questions of {shape[3]} tokens",
                 ("begin", *shape),
-                lambda: begin(self.model, self.params, prefix, texts, row_seeds, filling, most),
+                begin,
+                {"model": self.model, "most": most},
+                (),
+                params=self.params,
+                prefix=prefix,
+                texts=texts,
+                seeds=row_seeds,
+                filling=filling,
             )
             while True:
                 drafts = drafts_of(decoding)
@@ -158,17 +170,16 @@ class Engine:
                 decoding = self._call(
                     f"answers of {most} tokens",
                     ("advance", *shape, sampling.kind, mask is not None),
-                    lambda now=decoding, until=until, mask=mask: advance(
-                        self.model,
-                        self.params,
-                        prefix,
-                        now,
-                        sampling.kind,
-                        sampling.numbers,
-                        np.int32(self._end),
-                        until,
-                        mask,
-                    ),
+                    advance,
+                    {"model": self.model, "kind": sampling.kind},
+                    ("decoding",),
+                    params=self.params,
+                    prefix=prefix,
+                    decoding=decoding,
+                    numbers=sampling.numbers,
+                    end_of_turn=np.int32(self._end),
+                    until=until,
+                    allowed=mask,
                 )
                 ended = yield drafts_of(decoding)
                 if ended is not None:
@@ -194,7 +205,13 @@ class Engine:
             found = self._call(
                 f"{rows} answers of {most} tokens",
                 ("score", rows, prefix.slots if prefix else 0, texts.tokens.shape[1], most),
-                lambda: continuation_log_probabilities(self.model, self.params, prefix, texts, counts, most),
+                continuation_log_probabilities,
+                {"model": self.model, "most": most},
+                (),
+                params=self.params,
+                prefix=prefix,
+                texts=texts,
+                counts=counts,
             )
         return [row[: len(answer)] for row, answer in zip(np.asarray(found, np.float64), answers, strict=False)]
 
@@ -242,7 +259,11 @@ class Engine:
             return self._call(
                 f"songs of {windows * encoder.window_seconds:g} s",
                 ("prefix", windows, slots),
-                lambda: run_prefix(self.model, self.params, arrays, slots, self._quantize),
+                run_prefix,
+                {"model": self.model, "slots": slots, "quantize": self._quantize},
+                (),
+                params=self.params,
+                prompts=arrays,
             )
 
     def _bytes_of_prefix(self, slots: int) -> int:
@@ -250,14 +271,23 @@ class Engine:
         width = 1 + 4 / decoder.head_size if self._quantize else np.dtype(self.model.compute.dtype).itemsize
         return int(2 * decoder.layers * decoder.kv_heads * slots * decoder.head_size * width)
 
-    def _call(self, what: str, shape: Any, function: Callable[[], Any]) -> Any:
-        """Calls a compiled program. Where it has yet to be compiled, says so."""
-        if shape in self._compiled:
-            return function()
+    def _call(self, what: str, shape: Any, function: Any, fixed: Arguments, donated: tuple[str, ...], **arguments: Any):
+        """Calls a compiled program. Where it is neither at hand nor on the disk, says that it is compiled.
+
+        Of several devices none is kept: what is passed on need not lie there as it did the first time.
+        """
+        program = self._programs.get(shape)
+        kept = KeptPrograms(self.kept_in, self.mesh.devices.flat[0]) if self.kept_in and self.mesh.size == 1 else None
+        if program is None and kept is not None:
+            program = kept.read(function, fixed, arguments)
+        if program is not None:
+            self._programs[shape] = program
+            return program(**arguments)
         self.on_compile(what, None)
         started = time.perf_counter()
-        found = function()
-        self._compiled.add(shape)
+        program = kept.compile(function, fixed, arguments, donated) if kept else partial(function, **fixed)
+        found = program(**arguments)
+        self._programs[shape] = program
         self.on_compile(what, time.perf_counter() - started)
         return found
 

@@ -10,7 +10,6 @@ from typing import Any, cast
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-import qwix
 from jaxtyping import Array, Float, Int
 
 from mufun_jax import axes
@@ -65,12 +64,12 @@ class Projection(nn.Module):
         return y
 
     def _product(self, x: jax.Array, kernel: Any, kernel_axes: tuple[str, ...], contracted: int) -> jax.Array:
-        if isinstance(kernel, qwix.QArray):
+        if hasattr(kernel, "qvalue"):  # a qwix.QArray; to import qwix takes long, and most models need none of it
             return _int8_product(x, kernel, contracted)
         return project(x, kernel, self.batch_axes, kernel_axes, contracted, self.split)
 
 
-def _int8_product(x: jax.Array, kernel: qwix.QArray, contracted: int) -> jax.Array:
+def _int8_product(x: jax.Array, kernel: Any, contracted: int) -> jax.Array:
     """x times an int8 kernel in the dtype of x. The integers are multiplied, and the product is scaled: they are
     bfloat16 numbers, where a dequantised kernel would be rounded once more."""
     product = jnp.tensordot(x, kernel.qvalue.astype(x.dtype), axes=contracted, preferred_element_type=jnp.float32)

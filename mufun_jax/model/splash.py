@@ -9,7 +9,6 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.experimental.pallas.ops.tpu import splash_attention as pallas_splash
 from jax.sharding import NamedSharding, PartitionSpec
 from jaxtyping import Array, Float
 
@@ -55,14 +54,14 @@ def run_kernel(kernel: Any, queries, keys, values, query_segments, key_segments)
     """A kernel over a batch. Queries are scaled by 1 / sqrt(H) in float32 first."""
     queries = (queries.astype(jnp.float32) * queries.shape[-1] ** -0.5).astype(queries.dtype)
     queries, keys, values = (x.transpose(0, 2, 1, 3) for x in (queries, keys, values))
-    segments = pallas_splash.SegmentIds(query_segments, key_segments)
+    segments = _pallas_splash().SegmentIds(query_segments, key_segments)
     out = jax.vmap(lambda q, k, v, s: kernel(q, k, v, segment_ids=s))(queries, keys, values, segments)
     return out.transpose(0, 2, 1, 3)
 
 
 def causal_kernel(heads: int, length: int, shards: int) -> Any:
     """The kernel of causal attention over `length` positions, its queries split in `shards` in zigzag order."""
-    mask = pallas_splash.CausalMask((length, length), shard_count=shards)
+    mask = _pallas_splash().CausalMask((length, length), shard_count=shards)
     mask.q_sequence = zigzag(length, shards).astype(np.int32)
     return _make(mask, heads, length // shards, length, shards)
 
@@ -74,12 +73,12 @@ def kernel_spec(kernel: Any) -> Any:
 
 
 def _full_kernel(heads: int, length: int) -> Any:
-    return _make(pallas_splash.FullMask((length, length)), heads, length, length, 1)
+    return _make(_pallas_splash().FullMask((length, length)), heads, length, length, 1)
 
 
 def _make(mask: Any, heads: int, queries: int, keys: int, shards: int) -> Any:
     forward, backward = BLOCKS.get(_device_kind(), _DEFAULT_BLOCKS)
-    sizes = pallas_splash.BlockSizes(
+    sizes = _pallas_splash().BlockSizes(
         block_q=block(queries, forward),
         block_kv=block(keys, forward),
         block_kv_compute=block(block(keys, forward), 512),
@@ -88,8 +87,8 @@ def _make(mask: Any, heads: int, queries: int, keys: int, shards: int) -> Any:
         block_kv_dkv_compute=block(block(keys, backward), 512),
         use_fused_bwd_kernel=True,
     )
-    return pallas_splash.make_splash_mha(
-        pallas_splash.MultiHeadMask([mask] * heads),
+    return _pallas_splash().make_splash_mha(
+        _pallas_splash().MultiHeadMask([mask] * heads),
         head_shards=1,
         q_seq_shards=shards,
         block_sizes=sizes,
@@ -106,6 +105,13 @@ def block(length: int, largest: int) -> int:
             f"nearest: {max(1, round(length / LANES)) * LANES}"
         )
     return max(size for size in range(LANES, min(length, largest) + 1, LANES) if length % size == 0)
+
+
+def _pallas_splash() -> Any:
+    """JAX's module, imported only where it is used: that takes long."""
+    from jax.experimental.pallas.ops.tpu import splash_attention
+
+    return splash_attention
 
 
 def _device_kind() -> str:

@@ -1,18 +1,16 @@
 """A plan: one program of a run compiled for a topology that need not be there, and what that says."""
 
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from math import ceil
 from typing import Any, Literal
 
 import jax
-from jax.experimental.compilation_cache import compilation_cache
 from jax.sharding import Mesh
 
 from mufun_jax.config import RunConfig, StageConfig
 from mufun_jax.errors import ConfigError, nearest
+from mufun_jax.generate.programs import without_cache
 from mufun_jax.model.flops import ModelFlops, decode_flops, prefill_flops, train_flops
 from mufun_jax.plan.estimate import Estimate, estimate, utilization
 from mufun_jax.plan.inference import Weights, abstract_cache, check_rows, lower_decode, lower_prefill, served_params
@@ -127,7 +125,7 @@ def make_plan(request: Request) -> Plan:
     known = {"parameters": count_params(abstract_params(request.run.model)), "model_flops": _model_flops(request)}
     started = time.perf_counter()
     try:
-        with without_cache():
+        with without_cache():  # a program for devices that are not there cannot be read back from it
             compiled = _lower(request, mesh).compile()
     except jax.errors.JaxRuntimeError as error:
         refused = memory_refused(str(error), parameters, optimizer, inputs, limit)
@@ -182,19 +180,6 @@ def _model_flops(request: Request) -> ModelFlops:
             return prefill_flops(model, request.rows, stage.windows, stage.positions)
         case "decode":
             return decode_flops(model, request.rows, stage.positions)
-
-
-@contextmanager
-def without_cache() -> Iterator[None]:
-    """A program for devices that are not there can be written to a compilation cache, but not read back from it."""
-    folder = jax.config.jax_compilation_cache_dir  # pyright: ignore[reportAttributeAccessIssue]
-    jax.config.update("jax_compilation_cache_dir", None)
-    compilation_cache.reset_cache()
-    try:
-        yield
-    finally:
-        jax.config.update("jax_compilation_cache_dir", folder)
-        compilation_cache.reset_cache()
 
 
 def _since(started: float) -> float:

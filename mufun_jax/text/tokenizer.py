@@ -8,14 +8,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-# Only its tokenizers are used: that PyTorch is absent is no news to anyone. Read when transformers is imported.
-os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")
-
-import llguidance.hf
 from llguidance import LLTokenizer
 from tokenizers import Tokenizer as FastTokenizer
 from tokenizers import decoders, models, pre_tokenizers, trainers
-from transformers import PreTrainedTokenizerFast, Qwen2Tokenizer
 
 from mufun_jax.errors import CheckpointError
 from mufun_jax.text.conversation import AUDIO_PLACEHOLDER, END_OF_TURN, Rendered
@@ -49,12 +44,15 @@ class TextPiece:
 
 
 class Tokenizer:
-    """Text to ids and back, through a `transformers` tokenizer."""
+    """Text to ids and back."""
 
-    def __init__(self, tokenizer: PreTrainedTokenizerFast, folder: Path):
+    def __init__(self, tokenizer: FastTokenizer, folder: Path):
         """`folder` is where it was read, for messages."""
+        tokenizer.no_padding()
+        tokenizer.no_truncation()
         self._tokenizer = tokenizer
         self._folder = folder
+        self._special = {token for token, added in tokenizer.get_added_tokens_decoder().items() if added.special}
         self.end_of_turn = self._id_of(END_OF_TURN)
         self.padding = self._id_of(PADDING)
         self.size = 1 + max(tokenizer.get_vocab().values())
@@ -66,7 +64,7 @@ class Tokenizer:
         """
         pieces, start = [], 0
         for text in rendered.text.split(AUDIO_PLACEHOLDER):
-            encoding = self._tokenizer.backend_tokenizer.encode(text, add_special_tokens=False)
+            encoding = self._tokenizer.encode(text, add_special_tokens=False)
             is_target = []
             for begin, end in encoding.offsets:
                 spans = [span for span in rendered.target_spans if span[0] < start + end and start + begin < span[1]]
@@ -78,27 +76,25 @@ class Tokenizer:
 
     def decode(self, ids: Iterable[int]) -> str:
         """Text of ids, special tokens left out."""
-        text = self._tokenizer.decode(list(ids), skip_special_tokens=True)
-        assert isinstance(text, str)
-        return text
+        return self._tokenizer.decode(list(ids), skip_special_tokens=True)
 
     def bytes_of(self, token: int) -> bytes:
         """What one token stands for: it may be part of a character. Nothing for a special token."""
-        name = self._tokenizer.convert_ids_to_tokens(token)
-        if not isinstance(name, str) or token in self._tokenizer.all_special_ids:
+        name = self._tokenizer.id_to_token(token)
+        if name is None or token in self._special:
             return b""
         return bytes(_BYTE_OF[character] for character in name)
 
     def for_grammars(self, vocabulary: int) -> LLTokenizer:
         """As `llguidance` takes it, with so many tokens; the end of the turn ends what it describes. Takes a second."""
-        return llguidance.hf.from_tokenizer(self._tokenizer, n_vocab=vocabulary, eos_token=self.end_of_turn)
+        return LLTokenizer(self._tokenizer.to_str(), n_vocab=vocabulary, eos_token=self.end_of_turn)
 
     def save(self, folder: Path) -> None:
         """Copies the files it was read from."""
         copy_tokenizer(self._folder, folder)
 
     def _id_of(self, token: str) -> int:
-        found = self._tokenizer.get_vocab().get(token)
+        found = self._tokenizer.token_to_id(token)
         if found is None:
             raise CheckpointError(f"{self._folder}: the tokenizer here has no token {token}")
         return found
@@ -113,7 +109,7 @@ def load_tokenizer(source: str | Path) -> Tokenizer:
     try:
         if (folder / "tokenizer.json").is_file():
             _check_pipeline(folder / "tokenizer.json")
-            return Tokenizer(PreTrainedTokenizerFast(tokenizer_file=str(folder / "tokenizer.json")), folder)
+            return Tokenizer(FastTokenizer.from_file(str(folder / "tokenizer.json")), folder)
         if (folder / "vocab.json").is_file() and (folder / "merges.txt").is_file():
             return Tokenizer(_qwen_tokenizer(folder), folder)
     except CheckpointError:
@@ -124,8 +120,13 @@ def load_tokenizer(source: str | Path) -> Tokenizer:
     raise CheckpointError(f"{folder}: no tokenizer.json here, nor vocab.json with merges.txt; or write 'nano'")
 
 
-def _qwen_tokenizer(folder: Path) -> PreTrainedTokenizerFast:
+def _qwen_tokenizer(folder: Path) -> FastTokenizer:
     """Qwen's tokenizer, told nothing by the folder's config but its special tokens: other keys could name any file."""
+    # Only its tokenizers are used: that PyTorch is absent is no news to anyone. Read when transformers is imported,
+    # which takes a second: a folder with a tokenizer.json does without.
+    os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")
+    from transformers import Qwen2Tokenizer
+
     with tempfile.TemporaryDirectory() as clean:
         for name in TOKENIZER_FILES:
             if name != _TOKENIZER_CONFIG and (folder / name).is_file():
@@ -134,7 +135,7 @@ def _qwen_tokenizer(folder: Path) -> PreTrainedTokenizerFast:
             values = json.loads((folder / _TOKENIZER_CONFIG).read_text(encoding="utf-8"))
             kept = {key: value for key, value in values.items() if key in _SPECIAL_TOKEN_KEYS}
             (Path(clean) / _TOKENIZER_CONFIG).write_text(json.dumps(kept))
-        return Qwen2Tokenizer.from_pretrained(clean)
+        return Qwen2Tokenizer.from_pretrained(clean).backend_tokenizer
 
 
 def _check_pipeline(path: Path) -> None:

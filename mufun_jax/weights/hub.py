@@ -3,9 +3,6 @@
 import re
 from pathlib import Path
 
-from huggingface_hub import snapshot_download
-from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
-
 from mufun_jax.errors import CheckpointError
 
 _FILES = ["*.json", "*.safetensors", "*.txt", "README.md"]  # weights, configs, tokenizers: no code, no pickles
@@ -23,6 +20,9 @@ def local_folder(source: str | Path) -> Path:
         return path
     if not _HUB_ID.fullmatch(str(source)):
         raise CheckpointError(f"{source}: no model here: there is no such folder")
+    from huggingface_hub import snapshot_download  # here, for it takes long, and a folder needs none of it
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+
     try:
         return Path(snapshot_download(str(source), allow_patterns=_FILES))
     except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:

@@ -9,14 +9,13 @@ import functools
 import json
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from math import prod
 from pathlib import Path
 from typing import Any, Literal, get_args
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-import qwix
-from flax.linen import meta
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from mufun_jax.config import ModelConfig
@@ -25,7 +24,7 @@ from mufun_jax.text.tokenizer import TOKENIZER_FILES, Tokenizer, load_tokenizer
 from mufun_jax.weights.bounded_path import file_in
 from mufun_jax.weights.hf_config import FolderConfig, Origin, folder_config, released_values
 from mufun_jax.weights.json_object import read_json_object
-from mufun_jax.weights.params import Params, abstract_params, param_shardings
+from mufun_jax.weights.params import Params, param_shardings
 from mufun_jax.weights.quantize import contracted_axes, quantize_kernel
 from mufun_jax.weights.safetensors_file import Advance, OutputTensor, read_folder, write_shards
 from mufun_jax.weights.stored_tensor import DTYPES, StoredTensor
@@ -115,20 +114,20 @@ def load_params(
 
     Leaves are read one after the other, the largest first: each is whole in memory before it is quantised.
     """
-    config = folder.config.model
-    shapes = meta.unbox(abstract_params(config))
-    shardings = param_shardings(config, mesh)
+    # One device holds all, and the model need not be traced to say which axis lies where.
+    shardings = None if mesh.size == 1 else param_shardings(folder.config.model, mesh)
+    whole = NamedSharding(mesh, PartitionSpec())
     leaves: dict[tuple[str, ...], list[Entry]] = {}
     for entry in folder.table:
         leaves.setdefault(entry.leaf, []).append(entry)
-    sizes = {leaf: _at(shapes, leaf).size for leaf in leaves}
+    sizes = {leaf: prod(_leaf_shape(entries)) for leaf, entries in leaves.items()}
     total, done = sum(sizes.values()) * DTYPES[dtype].itemsize, 0
     params: Params = {}
     for leaf in sorted(leaves, key=lambda leaf: -sizes[leaf]):
         advance(done, total, ".".join(leaf))
-        sharding = _at(shardings, leaf)
+        sharding = whole if shardings is None else _at(shardings, leaf)
         read = _leaf_reader(leaves[leaf], folder.tensors, DTYPES[dtype])
-        value = jax.make_array_from_callback(_split_shape(_at(shapes, leaf).shape, sharding, leaf), sharding, read)
+        value = jax.make_array_from_callback(_split_shape(_leaf_shape(leaves[leaf]), sharding, leaf), sharding, read)
         contracted = contracted_axes(leaf) if quantize else None
         parent = params
         for key in leaf[:-1]:
@@ -151,14 +150,18 @@ def _split_shape(shape: tuple[int, ...], sharding: NamedSharding, leaf: tuple[st
     return shape
 
 
+def _leaf_shape(entries: list[Entry]) -> tuple[int, ...]:
+    """The shape of a leaf; those of layers are stacked."""
+    return entries[0].shape if entries[0].layer is None else (len(entries), *entries[0].shape)
+
+
 def _leaf_reader(
     entries: list[Entry], tensors: Mapping[str, StoredTensor], dtype: np.dtype[Any]
 ) -> Callable[[Any], np.ndarray]:
     """A function from an index into a leaf to the values there, read from the files."""
 
     def read(index: tuple[slice, ...]) -> np.ndarray:
-        shape = entries[0].shape if entries[0].layer is None else (len(entries), *entries[0].shape)
-        ranges = [range(size)[part] for size, part in zip(shape, index, strict=True)]
+        ranges = [range(size)[part] for size, part in zip(_leaf_shape(entries), index, strict=True)]
         values = np.empty([len(part) for part in ranges], dtype)
         if entries[0].layer is None:
             entries[0].read_into(values, tensors[entries[0].released_name], index)
@@ -215,7 +218,7 @@ def write_json(path: Path, values: Mapping[str, Any]) -> None:
 
 
 def _from_params(entry: Entry, leaf: Any) -> OutputTensor:
-    if isinstance(leaf, qwix.QArray):
+    if hasattr(leaf, "qvalue"):
         raise CheckpointError("an int8 model cannot be saved: load it without quantize")
 
     def blocks() -> Iterator[np.ndarray]:

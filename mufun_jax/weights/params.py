@@ -1,5 +1,6 @@
 """The parameter tree of a model: its shapes and shardings, and fresh values."""
 
+import functools
 from typing import Any
 
 import flax.linen as nn
@@ -15,8 +16,9 @@ from mufun_jax.sharding.rules import tree_shardings
 Params = dict[str, Any]  # {"encoder": …, "connector": …, "decoder": …}, plain nested dicts of arrays
 
 
+@functools.cache
 def abstract_params(config: ModelConfig) -> Any:
-    """The parameter tree as shapes in boxes with logical axes; nothing is allocated."""
+    """The parameter tree as shapes in boxes with logical axes; nothing is allocated. Shared: not to be changed."""
     model = MuFunModel(config)
     return jax.eval_shape(lambda: model.init(jax.random.key(0), _smallest_batch(config)))["params"]
 

@@ -10,7 +10,6 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import qwix
 from jax.sharding import NamedSharding, PartitionSpec
 
 # Leaves of the decoder that are matrices, with how many of the kernel's axes are summed over.
@@ -39,8 +38,13 @@ def quantized_bytes(shapes: Any, dtype: str) -> int:
     return total
 
 
-def quantize_kernel(kernel: jax.Array, contracted: tuple[int, ...]) -> qwix.QArray:
-    """The kernel in steps of largest / 127.5 for each output channel, and those steps. `kernel` is deleted."""
+def quantize_kernel(kernel: jax.Array, contracted: tuple[int, ...]) -> Any:
+    """A `qwix.QArray`: the kernel in steps of largest / 127.5 for each output channel, and those steps.
+
+    `kernel` is deleted.
+    """
+    import qwix  # here, for it takes long, and most models need none of it
+
     sharding = kernel.sharding
     assert isinstance(sharding, NamedSharding)
     spec = [*sharding.spec, *[None] * (kernel.ndim - len(sharding.spec))]
@@ -49,7 +53,7 @@ def quantize_kernel(kernel: jax.Array, contracted: tuple[int, ...]) -> qwix.QArr
     kept = tuple(axis for axis in range(kernel.ndim) if axis not in contracted)
 
     @partial(jax.jit, out_shardings=shardings)
-    def quantize(kernel: jax.Array) -> qwix.QArray:
+    def quantize(kernel: jax.Array) -> Any:
         # In float32, for a scale that is not rounded; the wider kernel is never whole in memory.
         return qwix.quantize(kernel.astype(jnp.float32), jnp.int8, channelwise_axes=kept)
 

@@ -4,6 +4,7 @@ import json
 import shutil
 from pathlib import Path
 
+import huggingface_hub
 import jax
 import numpy as np
 import pytest
@@ -16,7 +17,6 @@ from mufun_jax.convert.to_torch import to_hf
 from mufun_jax.errors import CheckpointError, ConfigError, UserError
 from mufun_jax.sharding.mesh import inference_mesh
 from mufun_jax.text.tokenizer import NANO_TOKENIZER
-from mufun_jax.weights import hub
 from mufun_jax.weights.model_folder import load_model, open_model_folder, save_model
 from tests.parity.reference_model import ReferenceModel, params_of
 from tests.qwen_tokenizer import write_qwen_tokenizer
@@ -207,7 +207,7 @@ def test_a_stage_that_lacks_a_part_is_not_completed_from_the_hub(reference, tmp_
     source = write_stage(tmp_path / "source", reference)
     shutil.rmtree(source / "vision_tower")
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(hub, "snapshot_download", lambda *_, **__: pytest.fail("the hub was asked"))
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", lambda *_, **__: pytest.fail("the hub was asked"))
     with pytest.raises(CheckpointError, match=r"^source/vision_tower: no encoder here: there is no such folder"):
         from_hf("source", tmp_path / "ours")
 

@@ -12,7 +12,7 @@ TOKENIZER = load_tokenizer("nano")
 
 
 def tokens_of(text: str) -> list[int]:
-    return list(TOKENIZER._tokenizer.backend_tokenizer.encode(text, add_special_tokens=False).ids)
+    return list(TOKENIZER._tokenizer.encode(text, add_special_tokens=False).ids)
 
 
 def pieces_of(text: str, stop=(), seed=0) -> tuple[list[str], TextStream]:

@@ -16,9 +16,9 @@ from jax.experimental.pallas.ops.tpu.splash_attention import splash_attention_ma
 from jax.sharding import NamedSharding, PartitionSpec
 
 from mufun_jax.config import MeshConfig
+from mufun_jax.generate.programs import without_cache
 from mufun_jax.plan.estimate import estimate
 from mufun_jax.plan.network import Network
-from mufun_jax.plan.plan import without_cache
 from mufun_jax.plan.program import Program, read_program
 from mufun_jax.plan.proof import attention_kernels, gathered_outside_loops, holds_array, kernels, reductions
 from mufun_jax.plan.topology import make_topology_mesh, parse_topology

@@ -11,6 +11,7 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
+import huggingface_hub
 import jax
 import numpy as np
 import pytest
@@ -22,7 +23,7 @@ from mufun_jax.axes import MESH_AXES
 from mufun_jax.convert.from_torch import from_hf
 from mufun_jax.errors import CheckpointError, ConfigError
 from mufun_jax.sharding.mesh import inference_mesh
-from mufun_jax.weights import hub, safetensors_file
+from mufun_jax.weights import safetensors_file
 from mufun_jax.weights.model_folder import load_params, open_model_folder
 from mufun_jax.weights.weight_table import Entry
 from tests.parity.reference_model import ReferenceModel, params_of
@@ -130,7 +131,9 @@ def test_remote_code_is_not_run(source):
 
 def test_a_name_on_the_hub(source, monkeypatch, tmp_path):
     asked = []
-    monkeypatch.setattr(hub, "snapshot_download", lambda name, **options: asked.append((name, options)) or str(source))
+    monkeypatch.setattr(
+        huggingface_hub, "snapshot_download", lambda name, **options: asked.append((name, options)) or str(source)
+    )
     monkeypatch.chdir(tmp_path)
     model = MuFun.from_pretrained("Yi3852/MuFun-Instruct")
     assert asked[0][0] == "Yi3852/MuFun-Instruct"
@@ -140,9 +143,9 @@ def test_a_name_on_the_hub(source, monkeypatch, tmp_path):
 
 def test_no_folder_and_no_hub_is_one_line(monkeypatch, tmp_path):
     def unreachable(*_, **__):
-        raise hub.LocalEntryNotFoundError("no connection\nand more lines")
+        raise huggingface_hub.errors.LocalEntryNotFoundError("no connection\nand more lines")
 
-    monkeypatch.setattr(hub, "snapshot_download", unreachable)
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", unreachable)
     monkeypatch.chdir(tmp_path)
     with pytest.raises(CheckpointError) as caught:
         MuFun.from_pretrained("runs/nowhere")
