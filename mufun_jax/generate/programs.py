@@ -60,7 +60,7 @@ class KeptPrograms:
     """Executables of one device in a folder. It is the user's own, as JAX's cache is: what is there is run."""
 
     folder: Path
-    device: jax.Device
+    device: Any
 
     def read(self, function: Any, fixed: Arguments, arguments: Arguments) -> Program | None:
         """The executable of a jitted function for such arguments; None where it is not there.
@@ -71,11 +71,10 @@ class KeptPrograms:
         if not path.exists():
             return None
         try:
-            *executable, out = pickle.loads(path.read_bytes())  # noqa: S301  see above
-            devices = [self.device]
+            serialized, in_tree, out_tree, out = pickle.loads(path.read_bytes())  # noqa: S301  see above
+            client, devices = self.device.client, [self.device]
             return Program(
-                serialize_executable.deserialize_and_load(*executable, self.device.client, execution_devices=devices),
-                out,
+                serialize_executable.deserialize_and_load(serialized, in_tree, out_tree, client, devices), out
             )
         except Exception:  # noqa: BLE001  whatever a damaged file makes of the reader: it is compiled and written anew
             return None
@@ -132,7 +131,7 @@ def without_cache() -> Iterator[None]:
         compilation_cache.reset_cache()
 
 
-def _machine(device: jax.Device) -> tuple[Any, ...]:
+def _machine(device: Any) -> tuple[Any, ...]:
     """What compiles, for what. A CPU's program knows its instructions and its number of cores."""
     versions = version("jax"), version("jaxlib"), device.client.platform_version
     if device.platform != "cpu":

@@ -1,6 +1,5 @@
-"""Prefill and one step of decoding for devices that need not be there: weights, prompts and cache as shapes."""
+"""Prefill and decoding for devices that need not be there: weights, prompts and cache as shapes."""
 
-from functools import partial
 from math import prod
 from typing import Any, Literal
 
@@ -9,19 +8,20 @@ import jax.numpy as jnp
 import qwix
 from flax.linen import meta
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
-from jaxtyping import Array, Int
 
 from mufun_jax.config import ModelConfig
 from mufun_jax.errors import ConfigError
-from mufun_jax.generate.decode import Prompts, prefill
+from mufun_jax.generate.decode import Decoding, Prompts, advance, prefill
+from mufun_jax.generate.sample import Sampling
 from mufun_jax.model.compute import Compute
-from mufun_jax.model.kv_cache import KVCache
+from mufun_jax.model.kv_cache import KVCache, Prefix
 from mufun_jax.model.mufun import MuFunModel
 from mufun_jax.weights.params import Params, abstract_params, param_shardings
 from mufun_jax.weights.quantize import contracted_axes
 
 Weights = Literal["bfloat16", "int8"]
 _ROW_AXES = ("data", "fsdp")
+_OWN_SLOTS = 128  # of a row: a question, and an answer as long
 _DTYPE = jnp.bfloat16  # what inference computes in, and what its weights are where they are not int8
 
 
@@ -45,19 +45,21 @@ def lower_prefill(
 
 
 def lower_decode(model: ModelConfig, rows: int, slots: int, weights: Weights, mesh: Mesh) -> jax.stages.Lowered:
-    """One turn of the loop in `generate`: the likeliest next token of each row, at the end of a cache of `slots`."""
-    token = _shape((rows, 1), jnp.int32, mesh, _rows(rows, mesh))
-    last = _shape((rows,), jnp.int32, mesh, _rows(rows, mesh))
+    """The loop that draws tokens, the likeliest of each row, over a cache of `slots` in all: each row has a song of its
+    own as its prefix, and for question and answer the last slots."""
+    prefix, decoding = abstract_cache(model, rows, slots, mesh)
+    scalar = _shape((), jnp.int32, mesh, ())
     with jax.set_mesh(mesh):
-        step = jax.jit(partial(_decode_step, MuFunModel(model, Compute(_DTYPE))), donate_argnums=1)
-        return step.lower(served_params(model, weights, mesh), abstract_cache(model, rows, slots, mesh), token, last)
-
-
-def _decode_step(
-    model: MuFunModel, params: Params, cache: KVCache, token: Int[Array, "R 1"], position: Int[Array, " R"]
-) -> tuple[Any, Any]:
-    logits, longer = model.apply({"params": params}, token, position, cache, method=MuFunModel.append)
-    return jnp.argmax(logits[:, 0], -1)[:, None], longer  # pyright: ignore[reportIndexIssue,reportCallIssue,reportArgumentType]
+        return advance.lower(
+            MuFunModel(model, Compute(_DTYPE)),
+            served_params(model, weights, mesh),
+            prefix,
+            decoding,
+            Sampling().kind,
+            _shape((4,), jnp.float32, mesh, ()),
+            scalar,
+            scalar,
+        )
 
 
 def served_params(model: ModelConfig, weights: Weights, mesh: Mesh) -> Params:
@@ -80,8 +82,29 @@ def served_params(model: ModelConfig, weights: Weights, mesh: Mesh) -> Params:
     return jax.tree_util.tree_map_with_path(served, shapes, param_shardings(model, mesh))
 
 
-def abstract_cache(model: ModelConfig, rows: int, slots: int, mesh: Mesh) -> KVCache:
-    """A key/value cache: rows over data and fsdp, heads over tensor, where they divide."""
+def abstract_cache(model: ModelConfig, rows: int, slots: int, mesh: Mesh) -> tuple[Prefix, Decoding]:
+    """Prefixes, one a row, and answers that have been begun: rows over data and fsdp, heads over tensor, where they
+    divide."""
+    own = min(_OWN_SLOTS, slots // 2)
+    by_row = _rows(rows, mesh)
+
+    def of_rows(dtype: Any, *sizes: int) -> Any:
+        return _shape((rows, *sizes), dtype, mesh, by_row)
+
+    decoding = Decoding(
+        logits=of_rows(jnp.float32, model.decoder.vocab_size),
+        cache=_abstract_cache(model, rows, own, mesh),
+        first=of_rows(jnp.int32),
+        keys=of_rows(jax.eval_shape(lambda: jax.random.key(0)).dtype),
+        step=_shape((), jnp.int32, mesh, ()),
+        tokens=of_rows(jnp.int32, own // 2),
+        log_probabilities=of_rows(jnp.float32, own // 2),
+        done=of_rows(jnp.bool_),
+    )
+    return Prefix(_abstract_cache(model, rows, slots - own, mesh), of_rows(jnp.int32)), decoding
+
+
+def _abstract_cache(model: ModelConfig, rows: int, slots: int, mesh: Mesh) -> KVCache:
     decoder = model.decoder
     heads = "tensor" if decoder.kv_heads % mesh.shape["tensor"] == 0 else None
     shape = (decoder.layers, rows, decoder.kv_heads, slots, decoder.head_size)

@@ -81,7 +81,7 @@ def bytes_per_device(tree: Any) -> int:
     """Bytes of a tree of shapes on each device, by its shardings."""
     return sum(
         prod(leaf.sharding.shard_shape(leaf.shape) if leaf.sharding is not None else leaf.shape)
-        * jnp.dtype(leaf.dtype).itemsize
+        * leaf.dtype.itemsize
         for leaf in jax.tree.leaves(tree)
     )
 
