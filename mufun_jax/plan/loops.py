@@ -37,8 +37,8 @@ def _below(program: HloProgram, run: Run) -> Iterator[Run]:
             turns = trip_count(program, run.computation, instruction)
             body = program.computations[instruction.called("body")]
             times = run.times * (turns or 1)
-            counted = run.counted and turns is not None
-            yield from _below(program, Run(body, times, readable(instruction.op_name), instruction, counted))
+            name = readable(instruction.op_name)
+            yield from _below(program, Run(body, times, name, instruction, counted=turns is not None))
         elif instruction.opcode in ("call", "conditional", "async-start"):
             for name in instruction.all_called():
                 inner = Run(program.computations[name], run.times, run.name, run.loop, run.counted)

@@ -80,8 +80,7 @@ def memory_refused(message: str, parameters: int, optimizer: int, inputs: int, l
 def bytes_per_device(tree: Any) -> int:
     """Bytes of a tree of shapes on each device, by its shardings."""
     return sum(
-        prod(leaf.sharding.shard_shape(leaf.shape) if leaf.sharding is not None else leaf.shape)
-        * leaf.dtype.itemsize
+        prod(leaf.sharding.shard_shape(leaf.shape) if leaf.sharding is not None else leaf.shape) * leaf.dtype.itemsize
         for leaf in jax.tree.leaves(tree)
     )
 

@@ -231,7 +231,8 @@ def _terms(region: RegionTime) -> dict[str, float]:
 def _not_counted(plan: Plan) -> list[str]:
     if plan.program is None:
         return []
-    loops = [region.name for region in plan.program.regions if not region.counted]
+    uncounted = [region.name for region in plan.program.regions if not region.counted]
+    loops = [] if plan.request.program == "decode" else uncounted  # a turn of its loop is the token that is planned
     return [
         *(f"FLOPs of the kernel {name}" for name in plan.program.unknown_kernels),
         *(f"all turns but one of the loop {name}, whose end depends on data" for name in loops),

@@ -17,11 +17,15 @@ from jax.sharding import NamedSharding, PartitionSpec
 
 from mufun_jax.config import MeshConfig
 from mufun_jax.generate.programs import without_cache
+from mufun_jax.model.presets import preset
 from mufun_jax.plan.estimate import estimate
 from mufun_jax.plan.network import Network
 from mufun_jax.plan.program import Program, read_program
 from mufun_jax.plan.proof import attention_kernels, gathered_outside_loops, holds_array, kernels, reductions
 from mufun_jax.plan.topology import make_topology_mesh, parse_topology
+from mufun_jax.sharding.chips import CHIPS
+from mufun_jax.weights.quantize import quantized_bytes
+from tests.tiny import param_shapes
 
 pytestmark = pytest.mark.slow
 
@@ -185,6 +189,25 @@ def test_decoding_on_one_chip_by_the_command():
     assert said["parameters"] < said["memory"]["parameters"] < 2 * said["parameters"]
     assert set(said["interconnect_bytes_per_chip"].values()) == {0}
     assert said["limited_by"] == "memory"
+
+
+@pytest.mark.parametrize("rows", [1, 8])
+def test_a_token_of_the_full_model_takes_little_longer_than_to_read_weights_and_cache_once(rows):
+    """int8, each row after a song of its own of 390 s, on one v5e: predicted from the loop that generation runs."""
+    code, said, err = mufun_plan(
+        "--config", "configs/mufun_8b.py", "--topology", "v5e:1x1", "--set", "mesh={'data': 1, 'fsdp': 1}", "--stage",
+        "finetune_long", "--program", "decode", "--weights", "int8", "--rows", str(rows), "--json",
+    )  # fmt: skip
+    assert code == 0, err
+    model = preset("mufun_8b")
+    decoder = {name: leaf for name, leaf in param_shapes(model)["decoder"].items() if name != "embedding"}
+    positions, head = 4096, model.decoder
+    cache = 2 * 2 * rows * positions * head.layers * head.kv_heads * head.head_size  # bfloat16, keys and values
+    floor = (quantized_bytes({"decoder": decoder}, "bfloat16") + cache) / CHIPS["v5e"].memory_bandwidth
+    # What is outside of the loop is done once for all tokens that are drawn in one call.
+    token = sum(region["seconds"] for region in said["regions"] if region["name"] != "outside of loops")
+    assert said["fits"] is True and said["not_counted"] == []
+    assert floor < token <= 1.3 * floor
 
 
 def test_what_the_compiler_refuses_is_refused_with_both_numbers():
