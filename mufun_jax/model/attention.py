@@ -18,6 +18,8 @@ from mufun_jax.model.head_groups import MASKED, by_kv_head, by_position
 from mufun_jax.model.kv_cache import KVCache, Prefix
 from mufun_jax.model.placement import axis_size, on_each_device, spec_of
 
+_BLOCK = 256  # queries
+
 
 def packed_attention(
     queries: Float[Array, "B L N H"],
@@ -25,8 +27,13 @@ def packed_attention(
     values: Float[Array, "B L K H"],
     segment_ids: Int[Array, "B L"],
     compute: Compute,
+    *,
+    in_blocks: bool = False,
 ) -> Float[Array, "B L N H"]:
     """Causal, and within one packed example only. Padding (segment 0) sees padding.
+
+    `in_blocks`, plain products are made for some queries at a time, with no key that is to come for all of them: half
+    the work. Without gradients, as in prefill.
 
     Where the mesh splits positions, they come in the order of `context.zigzag`.
     """
@@ -47,6 +54,8 @@ def packed_attention(
             return jax.nn.dot_product_attention(
                 queries, keys, values, mask=mask, is_causal=whole, implementation="cudnn"
             )
+        if in_blocks and axis_size(context.AXIS) == 1:
+            return _attention_in_blocks(queries, keys, values, mask)
         return attention(queries, keys, values, mask)
 
     by_head = spec_of(axes.ROWS, axes.POSITIONS, axes.HEADS, None)
@@ -71,6 +80,15 @@ def full_attention(
 
     spec = spec_of(axes.WINDOWS)
     return on_each_device(local, (spec, spec, spec), spec)(queries, keys, values)
+
+
+def _attention_in_blocks(queries, keys, values, mask) -> Float[Array, "B L N H"]:
+    """Causal `attention`, where positions are in order."""
+    blocks = []
+    for start in range(0, queries.shape[1], _BLOCK):
+        part, end = slice(start, start + _BLOCK), start + _BLOCK
+        blocks.append(attention(queries[:, part], keys[:, :end], values[:, :end], mask[:, :, part, :end]))
+    return jnp.concatenate(blocks, axis=1)
 
 
 @jax.custom_vjp

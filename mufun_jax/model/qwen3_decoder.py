@@ -129,7 +129,7 @@ class DecoderLayer(nn.Module):
         if cache is not None:
             cache = cache.write(keys, values, own_slots(positions, prefix))
         if segment_ids is not None:
-            x = packed_attention(queries, keys, values, segment_ids, self.compute)
+            x = packed_attention(queries, keys, values, segment_ids, self.compute, in_blocks=cache is not None)
         else:
             assert cache is not None
             x = cached_attention(queries, positions, cache, prefix)
