@@ -5,6 +5,7 @@ import json
 import shutil
 
 import jsonschema
+import numpy as np
 import pytest
 import soundfile
 
@@ -113,7 +114,7 @@ def test_mistakes_of_tag(run, tiny_checkpoint, songs, tmp_path):
     other.write_text("name,age\nx,3\n")
     lines = tmp_path / "lines.jsonl"
     lines.write_text('{"file": "a"}\nnot json\n')
-    soundfile.write(tmp_path / "short.wav", [0.0] * 100, 16_000)
+    soundfile.write(tmp_path / "short.wav", np.zeros(100), 16_000)
     (tmp_path / "nothing").mkdir()
     for arguments, words in (
         ((songs, "-o", tmp_path / "tags.txt"), "tags.txt: write a .csv or a .jsonl file"),

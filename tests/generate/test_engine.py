@@ -1,6 +1,7 @@
 """The engine: a song is computed once, a program compiled once, and no answer depends on either."""
 
 import pickle
+from typing import Any
 
 import jax
 import numpy as np
@@ -16,7 +17,13 @@ from mufun_jax.sharding.mesh import make_mesh
 from tests.generate.conftest import CONFIG, make_model
 
 NEW = 6
-PROGRAMS = (decode.run_prefix, decode.stack, decode.begin, decode.advance, decode.continuation_log_probabilities)
+PROGRAMS: tuple[Any, ...] = (
+    decode.run_prefix,
+    decode.stack,
+    decode.begin,
+    decode.advance,
+    decode.continuation_log_probabilities,
+)
 
 
 @pytest.fixture(scope="module")
