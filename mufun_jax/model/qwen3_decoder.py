@@ -29,7 +29,7 @@ class Qwen3Decoder(nn.Module):
         self.embedding = parameter(self, "embedding", _EMBEDDING_INIT, (axes.VOCAB, axes.EMBED), embedding_shape)
         self.layers = nn.scan(
             rematerialized(DecoderLayer, self.compute.remat),
-            variable_axes={"params": 0, "lora": 0},
+            variable_axes={"params": 0, "lora": 0, "intermediates": 0},
             split_rngs={"params": True},
             in_axes=(nn.broadcast, nn.broadcast, 0, 0, nn.broadcast),  # pyright: ignore[reportArgumentType]
             length=config.layers,
@@ -96,7 +96,10 @@ look_up.defvjp(look_up_forward, look_up_backward)
 
 
 class DecoderLayer(nn.Module):
-    """Pre-norm grouped-query attention, with RMSNorm on each head's query and key, and a SwiGLU. No biases."""
+    """Pre-norm grouped-query attention, with RMSNorm on each head's query and key, and a SwiGLU. No biases.
+
+    Where the collection `intermediates` is asked for, it gets the queries.
+    """
 
     config: DecoderConfig
     compute: Compute
@@ -123,6 +126,7 @@ class DecoderLayer(nn.Module):
         keys = RMSNorm(config.norm_epsilon, dtype, name="key_norm")(keys)
         queries = rotate(queries, positions, config.rope_theta)
         keys = rotate(keys, positions, config.rope_theta)
+        self.sow("intermediates", "queries", queries)
         prefix = None
         if prefix_cache is not None and prefix_lengths is not None:
             prefix = Prefix(prefix_cache, prefix_lengths)

@@ -27,6 +27,7 @@ class WhisperEncoder(nn.Module):
     Layers are scanned; those that are tapped (7 and 15 of 32 in large-v3) leave their pooled output as the scan
     passes, so the hidden states of all layers never exist together. Tap 0 is the convolutions plus positions;
     the last tap has passed the final layer norm; those between are the bare residual stream.
+    Where the collection `intermediates` is asked for, it gets the hidden states at every depth.
     """
 
     config: EncoderConfig
@@ -40,20 +41,22 @@ class WhisperEncoder(nn.Module):
         table = (axes.FRAMES, axes.EMBED)
         positions = parameter(self, "positions", _fresh_positions, table, (config.frames, config.width))
         hidden = hidden + positions.astype(dtype)
+        self.sow("intermediates", "first", hidden)
 
         first = [mean_pool(hidden, config.pool)] if config.taps[0] == 0 else []
         passed = [tap for tap in config.taps if 0 < tap < config.layers]
         tapped = jnp.zeros((len(passed), hidden.shape[0], config.tokens_per_window, config.width), dtype)
         layers = nn.scan(
             rematerialized(EncoderLayer, self.compute.remat),
-            variable_axes={"params": 0, "lora": 0},
+            variable_axes={"params": 0, "lora": 0, "intermediates": 0},
             split_rngs={"params": True},
             length=config.layers,
             metadata_params={nn.PARTITION_NAME: axes.LAYERS},
         )(config, self.compute, tuple(passed), name="layers")
         (hidden, tapped), _ = layers((hidden, tapped), 1 + jnp.arange(config.layers))
-        last = mean_pool(LayerNorm(dtype, name="norm")(hidden), config.pool)
-        return jnp.concatenate([*first, *tapped, last], axis=-1)
+        hidden = LayerNorm(dtype, name="norm")(hidden)
+        self.sow("intermediates", "last", hidden)
+        return jnp.concatenate([*first, *tapped, mean_pool(hidden, config.pool)], axis=-1)
 
     def _convolution(self, name: str, axis_in: str, stride: int) -> nn.Conv:
         # Both ends named "embed" would put one mesh axis on two dimensions: the input stays whole.
@@ -106,6 +109,7 @@ class EncoderLayer(nn.Module):
         x = gelu(x)
         x = Projection((config.width,), (axes.MLP, axes.EMBED), bias=True, name="down", **linear)(x)
         hidden = hidden + x
+        self.sow("intermediates", "hidden", hidden)
 
         here = (jnp.array(self.passed, jnp.int32) == depth)[:, None, None, None]
         return (hidden, jnp.where(here, mean_pool(hidden, config.pool), tapped)), None
