@@ -22,6 +22,7 @@ from mufun_jax.train.checkpoint import Checkpoints, DamagedCheckpointError, Posi
 from mufun_jax.train.events import EventLog, OnEvent
 from mufun_jax.train.guard import BadStepError, Skipped, write_durably
 from mufun_jax.train.journal import Journal, OnStep
+from mufun_jax.train.lora import abstract_adapters
 from mufun_jax.train.metrics import read_metrics
 from mufun_jax.train.profiler import Profiler, Steps
 from mufun_jax.train.run_data import RunData
@@ -231,11 +232,13 @@ def summarize(run: RunConfig, workdir: Path, name: str, params: Params) -> Stage
     lines = [line for line in read_metrics(workdir / "metrics.jsonl") if line["stage"] == name and "loss" in line]
     losses = [line["loss"] for line in lines]
     edge = max(1, round(len(losses) * _SUMMARY_FRACTION))
+    stage = run.stages[name]
+    adapters = abstract_adapters(run.model, run.lora, stage.adapted_parts)
     return StageSummary(
         name=name,
         steps=len(lines),
         loss_start=float(np.mean(losses[:edge])) if losses else math.nan,
         loss_end=float(np.mean(losses[-edge:])) if losses else math.nan,
-        trainable=count_params(split_params(params, run.stages[name].trained_parts)[0]),
+        trainable=count_params(split_params(params, stage.trained_parts)[0]) + count_params(adapters),
         seconds=sum(line["seconds"] for line in lines),
     )
