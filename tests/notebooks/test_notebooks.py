@@ -125,6 +125,7 @@ def test_ask_a_song(tmp_path, environment):
     assert len(done.pictures()) == 1
 
 
+@pytest.mark.slow  # a minute; what it calls is tested elsewhere, too
 def test_fine_tune_with_lora(tmp_path, environment):
     done = Executed(2, tmp_path, environment, "dict(before=before, after=after, losses=[s['loss'] for s in steps])")
     said = done.printed()
