@@ -164,7 +164,7 @@ def test_look_inside(tmp_path, environment):
     )
     assert done.values["mel"] < 1e-4, "our log-mel is librosa's"
     assert len(done.values["accuracy"]) == NANO.encoder.layers + 1
-    assert max(done.values["accuracy"]) > 0.6, "a quarter is guessing"
+    assert max(done.values["accuracy"]) > 0.5, "a quarter is guessing"
     assert done.values["weights"] == [NANO.decoder.layers, NANO.decoder.heads, 3 * NANO.encoder.tokens_per_window]
     assert all(0 < share < 1 for share in np.ravel(done.values["share"]))
     assert len(done.pictures()) == 5
