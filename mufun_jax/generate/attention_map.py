@@ -1,6 +1,7 @@
 """Where in a song the decoder looks when it begins to answer."""
 
 from functools import partial
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -40,7 +41,7 @@ def attention_over_song(model: MuFun, question: Question) -> Float[np.ndarray, "
 def _prefix_weights(model: MuFunModel, params: Params, prefix: Prefix, text: Texts) -> Float[Array, "layers N P"]:
     """The weights of the text's last position on the prefix, the text's own keys counted too."""
     cache = KVCache.empty(model.config.decoder, 1, text.tokens.shape[1], model.compute.dtype)
-    (_, cache), seen = model.apply(
+    appended: Any = model.apply(
         {"params": params},
         text.tokens,
         prefix.lengths,
@@ -50,6 +51,7 @@ def _prefix_weights(model: MuFunModel, params: Params, prefix: Prefix, text: Tex
         method=MuFunModel.append,
         mutable=["intermediates"],
     )
+    (_, cache), seen = appended
     (queries,) = seen["intermediates"]["decoder"]["layers"]["queries"]
     last = queries[:, 0, text.lengths[0] - 1]
     on_prefix = _logits(last, prefix.cache, prefix.lengths[0])

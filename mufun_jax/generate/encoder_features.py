@@ -1,6 +1,7 @@
 """The hidden states of every encoder layer: what probes on frozen features are fitted to, and what one can look at."""
 
 from functools import partial
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -38,8 +39,9 @@ def encoder_features(model: MuFun, windows: Num[np.ndarray, "W S"], pool: int = 
 def _hidden_states(
     model: MuFunModel, params: Params, windows: Num[Array, "W S"], pool: int
 ) -> Float[Array, "depths W F D"]:
-    _, seen = model.apply({"params": params}, windows[None], method=MuFunModel.encode_audio, mutable=["intermediates"])
-    encoder = seen["intermediates"]["encoder"]
+    variables, method = {"params": params}, MuFunModel.encode_audio
+    _, seen = model.apply(variables, windows[None], method=method, mutable=["intermediates"])
+    encoder: Any = seen["intermediates"]["encoder"]
     (first,), (layers,), (last,) = encoder["first"], encoder["layers"]["hidden"], encoder["last"]
     depths = jnp.concatenate([first[None], layers[:-1], last[None]])[:, : len(windows)]
     return jax.vmap(partial(mean_pool, pool=pool))(depths)
