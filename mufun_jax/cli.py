@@ -7,7 +7,15 @@ from typing import Annotated, Literal
 
 import typer
 
-from mufun_jax import ask_command, checkpoints_command, commands, plan_command, report_command, tag_command
+from mufun_jax import (
+    ask_command,
+    checkpoints_command,
+    commands,
+    plan_command,
+    report_command,
+    serve_command,
+    tag_command,
+)
 from mufun_jax.errors import RunEndedError, UserError, exit_code
 
 app = typer.Typer(
@@ -269,6 +277,39 @@ def tag(
 
     if not tag_command.tag(places, out, read_fields(fields), checkpoint, dtype, quantize):
         sys.exit(1)
+
+
+@app.command()
+def serve(
+    checkpoint: CheckpointOption = "runs/demo/checkpoint",
+    host: Annotated[str, typer.Option(help="Address to listen at; any but this machine's own needs the token.")] = (
+        "127.0.0.1"
+    ),
+    port: Annotated[int, typer.Option(help="0: any that is free.", min=0, max=65535)] = 7860,
+    token: Annotated[
+        str | None,
+        typer.Option(envvar="MUFUN_TOKEN", help="Who has it is answered.", show_default="made, where it is needed"),
+    ] = None,
+    dtype: ComputeOption = "bfloat16",
+    quantize: QuantizeOption = None,
+    idle_minutes: Annotated[float, typer.Option(help="Unload the model when nobody asks for so long.", min=0.0)] = 10.0,
+    max_upload: Annotated[str, typer.Option(help="Largest audio file, for instance 64MB.")] = "64MB",
+    max_seconds: Annotated[float, typer.Option(help="Longest audio file.", min=1.0)] = 3600.0,
+    max_waiting: Annotated[int, typer.Option(help="Questions in line; more are told to come back.", min=1)] = 16,
+) -> None:
+    """Open a page to ask songs on, in a browser, and answer OpenAI's clients at /v1. One question at a time.
+
+    Songs are deleted when they are replaced, the page is closed, or the answer is given. No path and no address of a
+    song is taken. Needs `pip install 'mufun_jax[serve]'`.
+
+    `mufun serve --checkpoint runs/demo/checkpoint`
+    """
+    from mufun_jax.serve.limits import Limits
+
+    upload = commands.read_bytes(max_upload, "--max-upload")
+    limits = Limits(upload_bytes=upload, body_bytes=2 * upload, song_seconds=max_seconds, waiting=max_waiting)
+    options = {"host": host, "port": port, "token": token, "dtype": dtype, "quantize": quantize}
+    serve_command.serve(checkpoint, **options, idle_minutes=idle_minutes, limits=limits)
 
 
 @app.command()

@@ -20,7 +20,16 @@ ORDER = (
     ("weights",),
     ("train", "generate"),
     ("evaluate", "convert", "plan", "report", "train_view", "serve"),
-    ("commands", "ask_command", "tag_command", "checkpoints_command", "plan_command", "report_command", "cli"),
+    (
+        "commands",
+        "ask_command",
+        "tag_command",
+        "checkpoints_command",
+        "plan_command",
+        "report_command",
+        "serve_command",
+        "cli",
+    ),
 )
 LEVEL = {part: level for level, parts in enumerate(ORDER) for part in parts}
 SIDEWAYS = {
@@ -32,9 +41,11 @@ SIDEWAYS = {
     ("cli", "tag_command"),
     ("commands", "ask_command"),
     ("tag_command", "ask_command"),
+    ("serve_command", "ask_command"),
     ("cli", "checkpoints_command"),
     ("cli", "plan_command"),
     ("cli", "report_command"),
+    ("cli", "serve_command"),
     ("checkpoints_command", "commands"),
     ("plan_command", "commands"),
     ("report_command", "commands"),

@@ -1,142 +1,175 @@
-"""`POST /v1/chat/completions` and `GET /v1/models`, as OpenAI's clients expect them."""
+"""`POST /v1/chat/completions` and `GET /v1/models`, as OpenAI's clients expect them. Errors have OpenAI's shape too."""
 
 import asyncio
 import json
+import logging
 import secrets
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
-from fastapi import APIRouter, Request
+from fastapi import FastAPI, Request
 from fastapi.responses import JSONResponse, Response, StreamingResponse
 from pydantic import ValidationError
+from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
 
 from mufun_jax.errors import UserError
-from mufun_jax.generate.answer import Answer
-from mufun_jax.generate.chat import MuFun
-from mufun_jax.serve.chat_request import ChatRequest, question_of
+from mufun_jax.generate.chat import Answer, MuFun
+from mufun_jax.generate.question import Question
+from mufun_jax.serve.chat_request import ChatRequest, question_of, without_folder
 from mufun_jax.serve.limits import Limits
 from mufun_jax.serve.worker import BusyError, ClosedError, Job, Worker
 
 _MODEL = "mufun"
-_DEFAULT_NEW_TOKENS = 256
-_LOOK = 0.25  # seconds between two looks at whether the client is still there
 _FINISH = {"stop": "stop", "length": "length", "repetition": "stop"}
-_NO_ANSWER = 499  # the client has gone; nobody reads it
+_GONE = 499  # the client has gone; nobody reads it
+_log = logging.getLogger(__name__)
+
+Item = str | dict[str, Any]  # pieces of text, and at the end the answer
 
 
-def router(worker: Worker, limits: Limits) -> APIRouter:
-    """The routes below /v1."""
-    routes = APIRouter(prefix="/v1")
+def api(worker: Worker, limits: Limits) -> FastAPI:
+    """What is below /v1."""
+    app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
     started = int(time.time())
 
-    @routes.get("/models")
+    @app.get("/models")
     def models() -> Any:
         one = {"id": _MODEL, "object": "model", "created": started, "owned_by": "mufun_jax"}
         return {"object": "list", "data": [one]}
 
-    @routes.post("/chat/completions")
+    @app.post("/chat/completions")
     async def completions(request: Request) -> Response:
         try:
             asked = ChatRequest.model_validate_json(await request.body())
-            wanted = asked.new_tokens or min(_DEFAULT_NEW_TOKENS, limits.new_tokens)
-            if wanted > limits.new_tokens:
-                return failure(400, f"max_tokens {wanted}: at most {limits.new_tokens} are given")
-            job = worker.submit(_work(asked, wanted, limits))
-        except ValidationError as error:
-            return failure(400, _first_fault(error))
-        except BusyError as error:
-            return failure(429, str(error), {"Retry-After": "5"})
-        except ClosedError as error:
-            return failure(503, str(error))
-        except UserError as error:
-            return failure(400, str(error))
-        head = {"id": f"chatcmpl-{secrets.token_hex(12)}", "created": int(time.time()), "model": _MODEL}
-        if asked.stream:
-            return await _streamed(job, head, asked)
-        return await _whole(request, job, head, asked)
+            items = _items_for(request, worker, await _submitted(asked, worker, limits))
+            head = {"id": f"chatcmpl-{secrets.token_hex(12)}", "created": int(time.time()), "model": _MODEL}
+            return await (_streamed if asked.stream else _whole)(items, head, asked)
+        except ClientDisconnect:
+            return Response(status_code=_GONE)
+        except HTTPException:
+            raise
+        except Exception as error:  # noqa: BLE001  every kind has its answer
+            return failure(*_told(error))
 
-    return routes
+    @app.exception_handler(HTTPException)
+    async def refused(request: Request, error: HTTPException) -> JSONResponse:
+        return failure(error.status_code, f"{request.method} {request.url.path}: {error.detail}")
+
+    return app
 
 
-def failure(status: int, message: str, headers: dict[str, str] | None = None) -> JSONResponse:
+def failure(status: int, message: str) -> JSONResponse:
     """An error as OpenAI's clients read it."""
-    kind = "invalid_request_error" if status < 429 else "rate_limit_error" if status == 429 else "server_error"
-    body = {"error": {"message": message, "type": kind, "param": None, "code": None}}
-    return JSONResponse(body, status, headers)
+    headers = {"Retry-After": "5"} if status in (429, 503) else None
+    return JSONResponse({"error": _error(status, message)}, status, headers)
 
 
-def _work(asked: ChatRequest, new_tokens: int, limits: Limits) -> Callable[[MuFun], Iterator[dict[str, Any] | str]]:
-    """What the model's thread does. The last item is the answer with its log-probabilities.
+def _error(status: int, message: str) -> dict[str, Any]:
+    kinds = {401: "authentication_error", 429: "rate_limit_error"}
+    kind = kinds.get(status, "invalid_request_error" if status < 500 else "server_error")
+    return {"message": message, "type": kind, "param": None, "code": None}
 
-    What is wrong with the request and can be known without the model is raised here.
-    """
-    constraint, sampling, stops = asked.constraint, asked.sampling, asked.stops
-    with question_of(asked, limits):
-        pass
 
-    def work(model: MuFun) -> Iterator[dict[str, Any] | str]:
-        with question_of(asked, limits) as question:
-            names = {str(path): path.name for path in question.audio_files}
-            try:
-                prompt = model.listener.prompt(question)
-                pieces = model.stream_answer(
-                    question,
-                    max_new_tokens=new_tokens,
-                    sampling=sampling,
-                    seed=(asked.seed or 0) % 2**32,
-                    stop=stops,
-                    constraint=constraint,
-                )
-                for piece in pieces:
-                    yield _last(model, piece, len(prompt.spliced.tokens), names) if isinstance(piece, Answer) else piece
-            except UserError as error:  # with the file's name here, which the client has never heard of
-                raise UserError(_without_paths(str(error), names)) from None
+def _told(error: Exception) -> tuple[int, str]:
+    """The status of an error, and what the client is told."""
+    match error:
+        case BusyError():
+            return 429, str(error)
+        case ClosedError():
+            return 503, str(error)
+        case ValidationError():
+            fault = error.errors(include_url=False, include_input=False, include_context=False)[0]
+            place = ".".join(str(part) for part in fault["loc"])
+            return 400, f"{place}: {fault['msg']}" if place else fault["msg"]
+        case UserError():
+            return 400, str(error)
+    _log.error("a question was not answered", exc_info=error)
+    return 500, "the server has failed; its log says how"
+
+
+async def _submitted(asked: ChatRequest, worker: Worker, limits: Limits) -> Job[Item]:
+    """The job of a request. What is wrong with it and can be known without the model is raised here."""
+    folder = TemporaryDirectory(prefix="mufun-")
+    try:
+        question = await asyncio.to_thread(question_of, asked, limits, Path(folder.name))
+        return worker.submit(_work(asked, question, Path(folder.name), limits), folder.cleanup)
+    except BaseException as error:
+        folder.cleanup()
+        if isinstance(error, UserError):
+            raise type(error)(without_folder(str(error), Path(folder.name))) from None
+        raise
+
+
+def _work(asked: ChatRequest, question: Question, folder: Path, limits: Limits) -> Callable[[MuFun], Iterator[Item]]:
+    """What the model's thread does."""
+    options: dict[str, Any] = {
+        "max_new_tokens": asked.new_tokens(limits),
+        "sampling": asked.sampling,
+        "seed": asked.sampling_seed,
+        "stop": asked.stops,
+        "constraint": asked.constraint,
+    }
+
+    def work(model: MuFun) -> Iterator[Item]:
+        try:
+            prompt = model.listener.prompt(question)
+            for piece in model.stream_answer(question, **options):
+                yield _last(model, piece, len(prompt.spliced.tokens), folder) if isinstance(piece, Answer) else piece
+        except UserError as error:
+            raise UserError(without_folder(str(error), folder)) from None
 
     return work
 
 
-def _last(model: MuFun, answer: Answer, prompt_tokens: int, names: dict[str, str]) -> dict[str, Any]:
-    heard = [{**one.__dict__, "file": names[one.file]} for one in answer.heard]
-    for one in heard:
-        one["warnings"] = [_without_paths(warning, names) for warning in one["warnings"]]
+def _last(model: MuFun, answer: Answer, prompt_tokens: int, folder: Path) -> dict[str, Any]:
+    heard = [
+        {**one.__dict__, "file": Path(one.file).name, "warnings": [without_folder(w, folder) for w in one.warnings]}
+        for one in answer.heard
+    ]
     texts = [model.tokenizer.bytes_of(token) for token in answer.tokens]
     log_probabilities = [
         {"token": text.decode(errors="replace"), "logprob": value, "bytes": list(text), "top_logprobs": []}
         for text, value in zip(texts, answer.log_probabilities, strict=True)
     ]
     count = len(answer.tokens)
-    usage = {"prompt_tokens": prompt_tokens, "completion_tokens": count, "total_tokens": prompt_tokens + count}
     return {
         "text": answer.text,
         "finish_reason": _FINISH[answer.finish],
         "logprobs": {"content": log_probabilities, "refusal": None},
-        "usage": usage,
+        "usage": {"prompt_tokens": prompt_tokens, "completion_tokens": count, "total_tokens": prompt_tokens + count},
         "mufun": {"heard": heard, "finish": answer.finish},
     }
 
 
-def _without_paths(text: str, names: dict[str, str]) -> str:
-    for path, name in names.items():
-        text = text.replace(path, name)
-    return text
+async def _items_for(request: Request, worker: Worker, job: Job[Item]) -> AsyncIterator[Item]:
+    """What comes of a job. It is cancelled when the client goes away, which ends this."""
 
+    async def watch() -> None:
+        while (await request.receive())["type"] != "http.disconnect":
+            pass
+        worker.cancel(job)
 
-async def _whole(request: Request, job: Job[Any], head: dict[str, Any], asked: ChatRequest) -> Response:
-    """The answer in one piece. A client that goes away ends the job."""
-    ending = asyncio.ensure_future(asyncio.to_thread(lambda: [item for item in job][-1:]))
+    watching = asyncio.create_task(watch())
     try:
-        while not ending.done():
-            await asyncio.wait([ending], timeout=_LOOK)
-            if not ending.done() and await request.is_disconnected():
-                job.cancel()
-                return Response(status_code=_NO_ANSWER)
-        try:
-            (last,) = ending.result()
-        except Exception as error:  # noqa: BLE001  every kind has its answer
-            return _failed(error)
+        async for item in job:
+            if item:
+                yield item
     finally:
-        job.cancel()
+        watching.cancel()
+        worker.cancel(job)
+
+
+async def _whole(items: AsyncIterator[Item], head: dict[str, Any], asked: ChatRequest) -> Response:
+    """The answer in one piece."""
+    last: Item = ""
+    async for item in items:
+        last = item
+    if isinstance(last, str):
+        raise ClientDisconnect
     choice = {
         "index": 0,
         "message": {"role": "assistant", "content": last["text"], "refusal": None},
@@ -147,55 +180,44 @@ async def _whole(request: Request, job: Job[Any], head: dict[str, Any], asked: C
     return JSONResponse(body)
 
 
-async def _streamed(job: Job[Any], head: dict[str, Any], asked: ChatRequest) -> Response:
+async def _streamed(items: AsyncIterator[Item], head: dict[str, Any], asked: ChatRequest) -> Response:
     """Server-sent events. What fails before the first piece is an answer with an error's status."""
-    items = iter(job)
-    try:
-        first = await asyncio.to_thread(next, items, None)
-    except Exception as error:  # noqa: BLE001  every kind has its answer
-        return _failed(error)
+    head = {**head, "object": "chat.completion.chunk"}
+    first = await anext(items, None)
+    if first is None:
+        raise ClientDisconnect
 
-    def event(delta: dict[str, Any], **more: Any) -> str:
-        choice = {"index": 0, "delta": delta, "finish_reason": None, "logprobs": None} | more
-        return _event({**head, "object": "chat.completion.chunk", "choices": [choice]})
+    def chunk(delta: dict[str, Any], **more: Any) -> str:
+        return _event(
+            {**head, "choices": [{"index": 0, "delta": delta, "finish_reason": None, "logprobs": None} | more]}
+        )
 
     async def events() -> AsyncIterator[str]:
-        item = first
-        try:
-            yield event({"role": "assistant", "content": ""})
-            while isinstance(item, str):
-                yield event({"content": item})
-                item = await asyncio.to_thread(next, items, None)
-            if item is not None:
-                if asked.logprobs:
-                    yield event({}, logprobs=item["logprobs"])
-                yield event({}, finish_reason=item["finish_reason"])
-                if asked.stream_options is not None and asked.stream_options.include_usage:
-                    chunk = {**head, "object": "chat.completion.chunk", "choices": [], "usage": item["usage"]}
-                    yield _event({**chunk, "mufun": item["mufun"]})
-            yield "data: [DONE]\n\n"
-        except UserError as error:
-            yield _event({"error": {"message": str(error), "type": "invalid_request_error"}})
-        finally:
-            job.cancel()
+        yield chunk({"role": "assistant", "content": ""})
+        item: Item | None = first
+        while isinstance(item, str):
+            yield chunk({"content": item})
+            item = await anext(items, None)
+        if item is None:
+            return
+        if asked.logprobs:
+            yield chunk({}, logprobs=item["logprobs"])
+        yield chunk({}, finish_reason=item["finish_reason"])
+        if asked.stream_options is not None and asked.stream_options.include_usage:
+            yield _event({**head, "choices": [], "usage": item["usage"], "mufun": item["mufun"]})
+        yield "data: [DONE]\n\n"
 
-    return StreamingResponse(events(), media_type="text/event-stream", headers={"Cache-Control": "no-cache"})
+    async def told() -> AsyncIterator[str]:
+        try:
+            async for event in events():
+                yield event
+        except Exception as error:  # noqa: BLE001  the status has been sent: an event tells it
+            yield _event({"error": _error(*_told(error))})
+        finally:
+            await items.aclose()  # pyright: ignore[reportAttributeAccessIssue]  a generator
+
+    return StreamingResponse(told(), media_type="text/event-stream", headers={"Cache-Control": "no-cache"})
 
 
 def _event(data: dict[str, Any]) -> str:
     return f"data: {json.dumps(data, ensure_ascii=False)}\n\n"
-
-
-def _failed(error: Exception) -> JSONResponse:
-    if isinstance(error, ClosedError):
-        return failure(503, str(error))
-    if isinstance(error, UserError):
-        return failure(400, str(error))
-    raise error
-
-
-def _first_fault(error: ValidationError) -> str:
-    """Pydantic's first complaint, without the input."""
-    fault = error.errors(include_url=False, include_input=False, include_context=False)[0]
-    place = ".".join(str(part) for part in fault["loc"])
-    return f"{place}: {fault['msg']}" if place else fault["msg"]
