@@ -4,6 +4,7 @@ import ipaddress
 import logging
 import secrets
 import tempfile
+from contextlib import suppress
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -55,16 +56,14 @@ def serve(
     options |= {"quantize": quantize} if quantize is not None else {}
     worker = Worker(load, most_waiting=limits.waiting, idle_seconds=60 * idle_minutes)
     with listening_socket(host, port) as listening, tempfile.TemporaryDirectory(prefix="mufun-uploads-") as uploads:
-        app = make_app(worker, limits, Loader(checkpoint, options), uploads, token)
         shown, number = host if ":" not in host else f"[{host}]", listening.getsockname()[1]
         at = f"http://{shown}:{number}"
         print(f"The page is at {at}/" + (f"?token={token}" if token else ""))
         print(f"OpenAI's clients are answered at {at}/v1" + (f" with the key {token}" if token else ""))
         print("Ctrl-C ends it", flush=True)
-        try:
-            Server(app).run(sockets=[listening])
-        except KeyboardInterrupt:  # which Uvicorn raises again when all is closed
-            pass
+        server = Server(lambda: make_app(worker, limits, Loader(checkpoint, options), uploads, token))
+        with suppress(KeyboardInterrupt):  # which Uvicorn raises again when all is closed
+            server.run(sockets=[listening])
 
 
 def _is_local(host: str) -> bool:

@@ -82,7 +82,8 @@ def _told(error: Exception) -> tuple[int, str]:
         case ClosedError():
             return 503, str(error)
         case ValidationError():
-            fault = error.errors(include_url=False, include_input=False, include_context=False)[0]
+            faults = error.errors(include_url=False, include_input=False, include_context=False)
+            fault = max(faults, key=lambda one: len(one["loc"]))  # of alternatives, the one that was meant
             place = ".".join(str(part) for part in fault["loc"])
             return 400, f"{place}: {fault['msg']}" if place else fault["msg"]
         case UserError():

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import gradio as gr
+from gradio.themes import Base, Default
 
 from mufun_jax.errors import UserError
 from mufun_jax.generate.chat import Answer, MuFun
@@ -31,9 +32,9 @@ _FAILED = "The server has failed; its log says how"
 Update = dict[Any, Any]
 
 
-def theme() -> gr.themes.Base:
+def theme() -> Base:
     """Fonts of the visitor's own: none is fetched."""
-    return gr.themes.Default(
+    return Default(
         primary_hue="blue",
         neutral_hue="slate",
         font=["system-ui", "sans-serif"],
@@ -60,6 +61,7 @@ class Page:
                 interactive=False,
                 elem_id="python",
                 visible=False,
+                wrap_lines=True,
                 buttons=["copy"],
             )
             self._listen()
@@ -77,7 +79,7 @@ class Page:
         self._waveform = gr.HTML(
             "{}", html_template=_WAVEFORM_HTML, js_on_load=_WAVEFORM, elem_id="waveform", apply_default_css=False
         )
-        with gr.Row():
+        with gr.Row(elem_id="part"):
             self._start = gr.Number(label="From, seconds", minimum=0, elem_id="start", min_width=120)
             self._end = gr.Number(label="To, seconds", minimum=0, elem_id="end", min_width=120)
         self._tag = gr.Button("Tags", elem_id="tag")
@@ -254,7 +256,7 @@ class Page:
                 yield item, {} if item else {self._note: self._worker.doing(job)}
         except UserError as error:
             note = _error(error)
-        except Exception:
+        except Exception:  # noqa: BLE001  the visitor is told, and may ask again
             _log.exception("a question was not answered")
             note = _error(UserError(_FAILED))
         finally:

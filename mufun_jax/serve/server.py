@@ -4,7 +4,7 @@ import asyncio
 import errno
 import os
 import socket
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -85,10 +85,12 @@ def listening_socket(host: str, port: int) -> socket.socket:
 class Server(uvicorn.Server):
     """Answers at a socket until it is told to stop."""
 
-    def __init__(self, app: App):
+    def __init__(self, make: Callable[[], App]):
+        """The application is made in the event loop that it runs in: elsewhere Gradio makes, and leaves, others."""
         super().__init__(
             uvicorn.Config(
-                app,
+                make,
+                factory=True,
                 log_config=None,
                 access_log=False,
                 server_header=False,
