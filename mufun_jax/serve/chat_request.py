@@ -173,7 +173,7 @@ def _written(audio: InputAudio, path: Path, limits: Limits) -> Path:
     if audio.format.lower() not in _FORMATS:
         raise UserError(f"input_audio.format {audio.format!r}: is none of {', '.join(_FORMATS)}")
     if len(audio.data) > math.ceil(limits.upload_bytes / 3) * 4:
-        raise UserError(f"{path.name}: more than {limits.upload_bytes / 2**20:g} MiB")
+        raise UserError(f"{path.name}: more than {limits.upload_bytes / 2**20:.3g} MiB")
     try:
         data = base64.b64decode(audio.data, validate=True)
     except (binascii.Error, ValueError):

@@ -86,7 +86,7 @@ class Guard:
         return secrets.compare_digest(given.encode(), str(self._token).encode())
 
     async def _limited(self, scope: Message, receive: Receive, send: Send) -> None:
-        """Counts a body that did not say its length. One that is too long seems to break off, and gets its answer here."""
+        """Counts a body that did not say its length. One that is too long breaks off, and has its answer from here."""
         count, started, over = 0, False, False
 
         async def counted() -> Message:
@@ -113,7 +113,7 @@ class Guard:
                 raise
 
     def _too_large(self, scope: Message) -> Response:
-        return refused(scope, 413, f"the request has more than {self._body_bytes / 2**20:g} MiB")
+        return refused(scope, 413, f"the request has more than {self._body_bytes / 2**20:.3g} MiB")
 
 
 def refused(scope: Message, status: int, message: str) -> Response:

@@ -10,7 +10,7 @@ from mufun_jax.serve.limits import Limits
 
 
 def check_song(path: Path, limits: Limits) -> float | None:
-    """Its seconds, as the header says; None where it does not. Raises AudioError for no song, or one that is too long."""
+    """Its seconds, as the header says; None where it does not. Raises AudioError for no song, or too long a one."""
     with decoder.opened(path, path.name) as file:
         sound = decoder.checked_decoder(file, path.name)
         seconds = sound.frames / sound.samplerate

@@ -131,10 +131,10 @@ class Worker:
             waiting, running = list(self._line), self.running
             self._line.clear()
             self._changed.notify_all()
-        for job in waiting:
-            job.end(ClosedError("the server is going down"))
         if running is not None:
             running.cancel()
+        for job in waiting:
+            job.end(ClosedError("the server is going down"))
         self._thread.join(timeout=60)
 
     def submit(
