@@ -100,7 +100,7 @@ class Page:
             show_label=False,
             height=380,
             elem_id="chat",
-            render_markdown=False,
+            render_markdown=False,  # it takes HTML all the same: what is said is escaped
             buttons=[],
             feedback_options=None,
             placeholder="Which instrument is this? What key is it in?",
@@ -139,7 +139,7 @@ class Page:
         self._stop.click(self._on_stop, None, None, **quiet)
         self.blocks.unload(self._on_leaving)
 
-    # --- what happens ---
+    # --- what happens: each of a row of updates says all of it again, for the browser may pass over some -------------
 
     async def _on_song(self, path: str | None, request: gr.Request) -> Update:
         visit = self._visits[request.session_hash]
@@ -190,24 +190,27 @@ class Page:
             return
         part = f"[{visit.segment[0]:g}–{visit.segment[1]:g} s] " if visit.segment else ""
         answer = {"role": "assistant", "content": ""}
-        visit.messages += [{"role": "user", "content": f"{part}{text}"}, answer]
-        yield {self._chat: visit.messages, self._text: ""}
+        visit.messages += [{"role": "user", "content": escape(f"{part}{text}")}, answer]
+        shown: Update = {self._chat: visit.messages, self._text: "", **self._busy(True)}
+        yield shown
 
         def work(model: MuFun) -> Iterator[str | Answer]:
             return model.stream_answer(question, max_new_tokens=NEW_TOKENS)
 
         async for item, update in self._run(visit, work):
             if isinstance(item, str):
-                answer["content"] += item
+                answer["content"] += escape(item)
             if isinstance(item, Answer):
-                answer["content"] = item.text or "(no answer)"
-                if visit.song == question.audio_files[0] and visit.segment == question.segments[0]:
+                answer["content"] = escape(item.text) or "(no answer)"
+                if visit.is_about(question):
                     visit.turns.append(Turn(question.prompt, item.text))
                 update[self._python] = self._python_of(visit)
-            yield {**update, self._chat: visit.messages}
-        if not answer["content"]:
+            shown |= update | {self._chat: visit.messages}
+            yield shown
+            shown.pop(self._text, None)  # the next question may be written already
+        if not answer["content"] and answer in visit.messages:
             del visit.messages[-2:]
-            yield {self._chat: visit.messages, self._text: text}
+            yield shown | {self._chat: visit.messages, self._text: text}
 
     async def _on_tag(self, request: gr.Request) -> AsyncIterator[Update]:
         visit = self._visits[request.session_hash]
@@ -221,19 +224,19 @@ class Page:
             form = tag_constraint(list(TAGS))
             return model.stream_answer(question, max_new_tokens=TAG_TOKENS, constraint=form)
 
-        text = ""
+        text, ended = "", False
+        shown: Update = {}
         async for item, update in self._run(visit, work):
             if isinstance(item, str):
                 text += item
-                update[self._tags] = gr.Code(text, visible=True)
             if isinstance(item, Answer):
-                visit.tagged = True
-                text = ""
-                shown = json.dumps(read_tags(item.text), indent=2, ensure_ascii=False)
-                update |= {self._tags: gr.Code(shown, visible=True), self._python: self._python_of(visit)}
-            yield update
-        if text:  # it came to no end
-            yield {self._tags: gr.Code("", visible=False)}
+                text, ended = json.dumps(read_tags(item.text), indent=2, ensure_ascii=False), True
+                visit.tagged = visit.tagged or visit.is_about(question)
+                update[self._python] = self._python_of(visit)
+            shown |= update | {self._tags: gr.Code(text, visible=bool(text))}
+            yield shown
+        if not ended:
+            yield shown | {self._tags: gr.Code("", visible=False)}
 
     def _python_of(self, visit: Visit) -> gr.Code:
         code = visit.python(self._loader)
@@ -243,13 +246,11 @@ class Page:
         self, visit: Visit, work: Callable[[MuFun], Iterator[str | Answer]]
     ) -> AsyncIterator[tuple[str | Answer | None, Update]]:
         """What comes of a job, with what the page shows beside it."""
-        waiting: Update = {self._ask: gr.Button(interactive=False), self._tag: gr.Button(interactive=False)}
-        done: Update = {self._ask: gr.Button(interactive=True), self._tag: gr.Button(interactive=True)}
         note, job = "Stopped", None
         try:
             self._visits.stop(visit)
             visit.job = job = self._worker.submit(work)
-            yield None, {**waiting, self._stop: gr.Button(interactive=True), self._note: self._worker.doing(job)}
+            yield None, {**self._busy(True), self._note: self._worker.doing(job)}
             async for item in job.paced(_PACE):
                 if isinstance(item, Answer):
                     note = _heard(item)
@@ -262,7 +263,12 @@ class Page:
         finally:
             if job is not None:
                 self._worker.cancel(job)
-        yield None, {**done, self._stop: gr.Button(interactive=False), self._note: note}
+        yield None, {**self._busy(False), self._note: note}
+
+    def _busy(self, busy: bool) -> Update:
+        """What can be pressed."""
+        ready, stop = gr.Button(interactive=not busy), gr.Button(interactive=busy)
+        return {self._ask: ready, self._tag: ready, self._stop: stop}
 
     def _on_clear(self, request: gr.Request) -> Update:
         visit = self._visits[request.session_hash]

@@ -91,6 +91,10 @@ class Visit:
             raise UserError("Give a song first: drop one, or record it")
         return Question(tag_question(list(TAGS)), (self.song,), (self.segment,))
 
+    def is_about(self, question: Question) -> bool:
+        """Whether a question is about what is heard now."""
+        return (self.song,) == question.audio_files and (self.segment,) == question.segments
+
     def python(self, loader: Loader) -> str:
         """A program that asks what was asked here since the song or the segment was chosen."""
         if self.song is None or not (self.turns or self.tagged):

@@ -107,8 +107,10 @@ class Worker:
 
     def doing(self, job: Job[Any]) -> str:
         """What a job waits for, in words."""
-        if job in self._line:
-            return f"Waiting for {self._line.index(job) + 1} other" + ("s" if self._line[0] is not job else "")
+        with self._changed:
+            before = self._line.index(job) + (self.running is not None) if job in self._line else 0
+        if before:
+            return f"Waiting for {before} other" + ("s" if before > 1 else "")
         if self._model is None:
             return "Loading the model"
         return "Listening" if self._compiling is None else f"Compiling, once, for {self._compiling}"
