@@ -190,7 +190,7 @@ class Page:
             return
         part = f"[{visit.segment[0]:g}–{visit.segment[1]:g} s] " if visit.segment else ""
         answer = {"role": "assistant", "content": ""}
-        visit.messages += [{"role": "user", "content": escape(f"{part}{text}")}, answer]
+        visit.messages += [{"role": "user", "content": _as_html(f"{part}{text}")}, answer]
         shown: Update = {self._chat: visit.messages, self._text: "", **self._busy(True)}
         yield shown
 
@@ -199,9 +199,9 @@ class Page:
 
         async for item, update in self._run(visit, work):
             if isinstance(item, str):
-                answer["content"] += escape(item)
+                answer["content"] += _as_html(item)
             if isinstance(item, Answer):
-                answer["content"] = escape(item.text) or "(no answer)"
+                answer["content"] = _as_html(item.text) or "(no answer)"
                 if visit.is_about(question):
                     visit.turns.append(Turn(question.prompt, item.text))
                 update[self._python] = self._python_of(visit)
@@ -281,6 +281,10 @@ class Page:
 
     def _on_leaving(self, request: gr.Request) -> None:
         self._visits.end(request.session_hash)
+
+
+def _as_html(text: str) -> str:
+    return escape(text).replace("\n", "<br>")
 
 
 def _heard(answer: Answer) -> str:

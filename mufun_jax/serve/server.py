@@ -5,7 +5,7 @@ import errno
 import os
 import socket
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import ExitStack, asynccontextmanager
 from typing import Any
 
 import gradio as gr
@@ -71,10 +71,12 @@ def listening_socket(host: str, port: int) -> socket.socket:
     """Raises UserError where the port is taken, or the address is none of this machine's."""
     try:
         family, kind, number, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
-        found = socket.socket(family, kind, number)
-        found.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        found.bind(address)
-        found.listen()
+        with ExitStack() as opened:
+            found = opened.enter_context(socket.socket(family, kind, number))
+            found.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            found.bind(address)
+            found.listen()
+            opened.pop_all()
     except OSError as error:
         if error.errno == errno.EADDRINUSE:
             raise UserError(f"port {port} is taken; choose another with --port, 0 takes any that is free") from None

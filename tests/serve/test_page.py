@@ -19,6 +19,7 @@ from tests.serve.served import EndlessMuFun, Served, served, tiny_mufun, wait_fo
 LIMITS = Limits(upload_bytes=2**18, body_bytes=2**20, song_seconds=20, visits=3)
 IDLE = "document.querySelector('#stop').disabled"
 BARS = "document.querySelectorAll('#waveform .bars rect').length > 100"
+HEARD = "/were heard/.test(document.querySelector('#note').innerText)"
 TAGGED = "document.querySelectorAll('#tags .cm-line').length == 4"
 SECONDS = 6.0
 TEXT = "Is it <b>fast</b>, *loud* & &lt;?"
@@ -65,7 +66,7 @@ def opened(page: Browser, server: Served, song: Path | None, **size: int) -> Non
 def ask(page: Browser, question: str, answers: int) -> str:
     """The answer, when it is whole."""
     page.write("#question textarea, #question input", question)
-    page.wait(f"document.querySelectorAll('#chat .bot.message').length == {answers} && {IDLE}")
+    page.wait(f"document.querySelectorAll('#chat .bot.message').length == {answers} && {IDLE} && {HEARD}")
     return page.run("[...document.querySelectorAll('#chat .bot.message')].at(-1).innerText.trim()")
 
 
@@ -107,7 +108,7 @@ def test_a_song_is_asked_about_tagged_and_all_of_it_is_python(page, server, mode
     assert set(tags) == {"key", "tempo"}
     asked = page.run("[...document.querySelectorAll('#chat .user.message')].map((one) => one.innerText.trim())")
     assert asked[0] == "Tempo?"
-    assert re.fullmatch(r"\[1\.\d+–4\.\d+ s\] (.*)", asked[2])[1] == TEXT
+    assert re.fullmatch(r"\[1\.\d+–4\.\d+ s\] " + re.escape(TEXT), asked[2])
 
     code = page.run("document.querySelector('#python .cm-content').innerText")
     loads = []
