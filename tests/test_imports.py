@@ -39,6 +39,8 @@ SIDEWAYS = {
     ("cli", "commands"),
     ("cli", "ask_command"),
     ("cli", "tag_command"),
+    ("cli", "convert_command"),
+    ("convert_command", "commands"),
     ("commands", "ask_command"),
     ("tag_command", "ask_command"),
     ("serve_command", "ask_command"),

@@ -218,19 +218,16 @@ class MuFun:
 
         A piece is empty where tokens have come and no whole character: whoever iterates may end it there too.
         """
-        _check(max_new_tokens, stop)
-        prompts = [self.listener.prompt(question)]
-        rows = self.engine.rows_of(prompts)[0]
+        _check(max_new_tokens, stop, constraint)
+        passes = self._passes(question, constraint)
+        first = self.listener.prompt(passes[0])  # what is wrong with it is raised here, not in the middle
 
         def pieces_of(prompt: Prompt) -> Iterator[str | Answer]:
             rows, drafts, streams = self.engine.rows_of([prompt])[0], [], [self._text_stream(stop)]
             run = self._decode(rows, [prompt], [seed], max_new_tokens, sampling, stop, constraint, stream_chunk)
             for drafts, streams in run:
                 yield streams[0].push(_without_end(drafts[0], self.tokenizer.end_of_turn))
-            tokens = _without_end(drafts[0], self.tokenizer.end_of_turn)
-            rest = streams[0].end(tokens)
-            if rest:
-                yield rest
+            yield streams[0].end(_without_end(drafts[0], self.tokenizer.end_of_turn))
             yield complete(self._answers(rows, [prompt], drafts, streams, constraint)[0], constraint)
 
         def pieces_of_passes() -> Iterator[str | Answer]:

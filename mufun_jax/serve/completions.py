@@ -17,7 +17,8 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 
 from mufun_jax.errors import UserError
-from mufun_jax.generate.chat import Answer, MuFun
+from mufun_jax.generate.answer import Answer
+from mufun_jax.generate.chat import MuFun
 from mufun_jax.generate.question import Question
 from mufun_jax.serve.chat_request import ChatRequest, question_of, without_folder
 from mufun_jax.serve.limits import Limits

@@ -12,7 +12,8 @@ import gradio as gr
 from gradio.themes import Base, Default
 
 from mufun_jax.errors import UserError
-from mufun_jax.generate.chat import Answer, MuFun
+from mufun_jax.generate.answer import Answer
+from mufun_jax.generate.chat import MuFun
 from mufun_jax.generate.tags import TAGS, read_tags, tag_constraint
 from mufun_jax.serve.limits import Limits
 from mufun_jax.serve.visit import NEW_TOKENS, TAG_TOKENS, Loader, Visit, Visits

@@ -39,7 +39,8 @@ from rich.console import Console  # noqa: E402
 from rich.table import Table  # noqa: E402
 
 from mufun_jax.config import SAMPLE_RATE, ModelConfig  # noqa: E402
-from mufun_jax.generate.chat import Answer, MuFun  # noqa: E402
+from mufun_jax.generate.answer import Answer  # noqa: E402
+from mufun_jax.generate.chat import MuFun  # noqa: E402
 from mufun_jax.generate.prompt import Listener  # noqa: E402
 from mufun_jax.generate.question import make_question  # noqa: E402
 from mufun_jax.model.mufun import MuFunModel  # noqa: E402
@@ -92,7 +93,7 @@ def measure_reuse(name: str, song: Path, rounds: int, fresh: int) -> Iterator[tu
 
     def forget() -> None:
         model.engine.forget()
-        model.listener = Listener(config, tokenizer)
+        model.listener = Listener(config, tokenizer, config.max_windows)
 
     def one_by_one(count: int, *, reuse: bool) -> list[Answer]:
         answers = []

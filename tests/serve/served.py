@@ -12,7 +12,8 @@ import numpy as np
 import soundfile
 
 from mufun_jax.config import SAMPLE_RATE
-from mufun_jax.generate.chat import Answer, MuFun
+from mufun_jax.generate.answer import Answer
+from mufun_jax.generate.chat import MuFun
 from mufun_jax.model.mufun import MuFunModel
 from mufun_jax.serve.limits import Limits
 from mufun_jax.serve.server import Server, listening_socket, make_app
