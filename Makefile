@@ -3,7 +3,7 @@
 # make test-slow   longer proofs, some compiled for TPUs: twenty minutes
 # make test-full   all proofs: hours
 # make bench   measures: conversion of a 10 GB checkpoint beside cp; the data path and a train step beside the reference's;
-#              what saving and restarting cost
+#              what saving and restarting cost; answers with a song reused and without, and beside PyTorch
 # make setup   the virtual environment in .venv; does nothing when nothing changed
 
 PYTHON ?= python3
@@ -64,6 +64,7 @@ bench: setup-test
 	$(BIN)/python -m tests.benchmarks.data $(if $(FOLDER),--folder $(FOLDER))
 	$(BIN)/python -m tests.benchmarks.train
 	$(BIN)/python -m tests.benchmarks.survival
+	$(BIN)/python -m tests.benchmarks.inference
 
 clean:
 	rm -rf .venv runs build *.egg-info

@@ -15,7 +15,6 @@ Weights are random. What is compared takes turns, and ratios are of pairs in a r
 """
 
 import argparse
-import json
 import logging
 import os
 import subprocess
@@ -23,7 +22,6 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -47,7 +45,7 @@ from mufun_jax.model.mufun import MuFunModel  # noqa: E402
 from mufun_jax.model.presets import preset  # noqa: E402
 from mufun_jax.sharding.mesh import inference_mesh  # noqa: E402
 from mufun_jax.text.tokenizer import load_tokenizer  # noqa: E402
-from mufun_jax.weights.model_folder import save_model  # noqa: E402
+from mufun_jax.weights.model_folder import open_model_folder, save_model  # noqa: E402
 from mufun_jax.weights.params import init_params  # noqa: E402
 from tests.benchmarks.torch_inference import Ours, Theirs, off_by  # noqa: E402
 from tests.parity.reference_model import ReferenceModel, params_of  # noqa: E402
@@ -149,21 +147,19 @@ def measure_beside_torch(name: str, rounds: int, positions: int, windows: int) -
         prompt = tokens(length)
         our_prefix, their_prefix = ours.prefix(prompt), theirs.prefix(prompt)
         if length == SHORT:
-            pairs = [
-                (seconds_of(lambda: ours.prefix(prompt)), seconds_of(lambda: theirs.prefix(prompt)))  # noqa: B023  called at once
-                for _ in range(rounds)
-            ]
+            runs = (lambda: ours.prefix(prompt), lambda: theirs.prefix(prompt))  # noqa: B023  called at once
+            pairs = [tuple(map(seconds_of, runs)) for _ in range(rounds)]
             yield compared(name, f"prefill of {length} positions", np.array(pairs), 1.0)
         for rows, shared in ((1, True), (BATCH, True), (BATCH, False)):
             if not shared and length > SHORT:
                 continue  # eight caches of ours beside eight of theirs: more memory than there is
             questions = tokens(rows, QUESTION)
             prefixes = [our_prefix] * (1 if shared else rows)
-            for cache_name in ("dynamic", "static"):
+            for kind in ("dynamic", "static"):
                 seconds = []
                 for number in range(rounds + 1):
                     prefix, decoding = ours.begin(prefixes, questions, ANSWER)
-                    cache, logits = theirs.begin(their_prefix, questions, ANSWER, static=cache_name == "static")
+                    cache, logits = theirs.begin(their_prefix, questions, ANSWER, static=kind == "static")
                     if number == 0:
                         check(f"decoding {rows} rows", decoding.logits, logits)
                     began = time.perf_counter()
@@ -176,7 +172,7 @@ def measure_beside_torch(name: str, rounds: int, positions: int, windows: int) -
                         check("after the answer", decoding.logits[np.flatnonzero(same)], last[torch.from_numpy(same)])
                     del cache, logits, prefix, decoding, last
                 of = "" if rows == 1 else ", one song" if shared else ", a song each"
-                what = f"a token of {rows} row{'s' * (rows > 1)}{of}, after {length}; {cache_name}"
+                what = f"a token of {rows} row{'s' * (rows > 1)}{of}, after {length}; {kind}"
                 least = LEAST_BATCH if rows > 1 else 1.0
                 yield compared(name, what, np.array(seconds[1:]) / ANSWER, least)
 
@@ -211,24 +207,20 @@ def measure_ask(checkpoint: Path | None, rounds: int, folder: Path) -> Iterator[
         config, mesh = preset("nano"), inference_mesh()
         checkpoint = folder / "checkpoint"
         save_model(checkpoint, config, init_params(config, mesh, 0), load_tokenizer("nano"))
-    values = json.loads((checkpoint / "config.json").read_text())
-    del values
-    song = write_song(folder / "song.wav", preset("nano").max_seconds)
-    with warm_environment(folder) as environment:
-        command = [sys.executable, "-m", "mufun_jax.cli", "ask", str(song), "What is the key?"]
-        command += ["--checkpoint", str(checkpoint), "--max-new-tokens", str(ANSWER)]
-        seconds = []
-        for _ in range(rounds + 1):  # the first compiles
-            began = time.perf_counter()
-            with subprocess.Popen(
-                command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, env=environment
-            ) as process:
-                assert process.stdout is not None
-                process.stdout.read(1)
-                first = time.perf_counter() - began
-                process.stdout.read()
-            assert process.returncode == 0, "mufun ask failed"
-            seconds.append((first, time.perf_counter() - began))
+    song = write_song(folder / "song.wav", open_model_folder(checkpoint).config.model.max_seconds)
+    command = [sys.executable, "-m", "mufun_jax.cli", "ask", str(song), "What is the key?"]
+    command += ["--checkpoint", str(checkpoint), "--max-new-tokens", str(ANSWER)]
+    environment = warm_environment(folder)
+    seconds = []
+    for _ in range(rounds + 1):  # the first compiles
+        began = time.perf_counter()
+        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, env=environment)
+        assert process.stdout is not None
+        process.stdout.read(1)
+        first = time.perf_counter() - began
+        process.communicate()
+        assert process.returncode == 0, "mufun ask failed"
+        seconds.append((first, time.perf_counter() - began))
     cold, *warm = seconds
     first, whole = np.median(warm, axis=0)
     low, high = np.min(warm, axis=0)[0], np.max(warm, axis=0)[0]
@@ -236,12 +228,11 @@ def measure_ask(checkpoint: Path | None, rounds: int, folder: Path) -> Iterator[
     yield cells, f"mufun ask: first word after {first:.2f} s, wanted {LONGEST_WAIT}" if first > LONGEST_WAIT else None
 
 
-@contextmanager
-def warm_environment(folder: Path) -> Iterator[dict[str, str]]:
+def warm_environment(folder: Path) -> dict[str, str]:
     """A user's: programs and Python's bytecode are kept, in a folder of this benchmark."""
     left_out = ("PYTHONDONTWRITEBYTECODE", "JAX_COMPILATION_CACHE_DIR", "PJRT_NPROC", "OMP_WAIT_POLICY")
     environment = {name: value for name, value in os.environ.items() if name not in left_out}
-    yield environment | {"XDG_CACHE_HOME": str(folder / "cache"), "PYTHONPYCACHEPREFIX": str(folder / "bytecode")}
+    return environment | {"XDG_CACHE_HOME": str(folder / "cache"), "PYTHONPYCACHEPREFIX": str(folder / "bytecode")}
 
 
 # --------------------------------------------------------------------------------------------------------------------
@@ -249,7 +240,7 @@ def warm_environment(folder: Path) -> Iterator[dict[str, str]]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("measures", nargs="*", choices=["reuse", "torch", "ask", []], default=["reuse", "torch", "ask"])
+    parser.add_argument("measures", nargs="*", help="of reuse, torch, ask; by default all")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--models", nargs="+", default=["nano", "mufun_0_6b"])
     parser.add_argument("--fresh", type=int, default=1, help="questions of a large model measured without reuse")
@@ -259,37 +250,38 @@ def main() -> None:
     given = parser.parse_args()
     logging.getLogger().addHandler(logging.NullHandler())
     torch.set_num_threads(THREADS)
+    measures = given.measures or ["reuse", "torch", "ask"]
     missed: list[str] = []
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        if "reuse" in given.measures:
-            song = write_song(folder / "long.wav", SONG_SECONDS)
-            rows = [
-                row
-                for model in given.models
-                for row in measure_reuse(
-                    model,
-                    song,
-                    given.rounds if model == "nano" else 1,
-                    QUESTIONS if model == "nano" else given.fresh,
-                )
-            ]
+        if "reuse" in measures:
+            song, rows = write_song(folder / "long.wav", SONG_SECONDS), []
+            for model in given.models:
+                rounds, fresh = (given.rounds, QUESTIONS) if model == "nano" else (1, given.fresh)
+                rows += told(measure_reuse(model, song, rounds, fresh))
             title = f"{QUESTIONS} questions on one song of {SONG_SECONDS} s, {ANSWER} tokens each"
             missed += print_table(title, ("", "questions", "without reuse", "with", "ratio", "in the rounds"), rows)
-        if "torch" in given.measures:
-            rows = [
-                row
-                for model in given.models
-                for row in measure_beside_torch(model, given.rounds, given.positions, given.windows)
-            ]
+        if "torch" in measures:
+            rows = []
+            for model in given.models:
+                rows += told(measure_beside_torch(model, given.rounds, given.positions, given.windows))
             title = f"Beside PyTorch {torch.__version__}, float32, {THREADS} threads: medians of {given.rounds} rounds"
             missed += print_table(title, ("", "", "ours", "PyTorch", "of ours", "in the rounds"), rows)
-        if "ask" in given.measures:
-            rows = list(measure_ask(given.checkpoint, given.rounds, folder))
+        if "ask" in measures:
+            rows = told(measure_ask(given.checkpoint, given.rounds, folder))
             title = f"mufun ask, all compiled before: medians of {given.rounds} rounds"
             columns = ("", "first word, compiling", "first word", "in the rounds", "whole answer")
             missed += print_table(title, columns, rows)
     print("\n".join(missed))
+
+
+def told(rows: Iterator[tuple[Row, str | None]]) -> list[tuple[Row, str | None]]:
+    """All rows; each is told on standard error as it comes, for the large model takes long."""
+    found = []
+    for row in rows:
+        print("  ".join(row[0]), file=sys.stderr, flush=True)
+        found.append(row)
+    return found
 
 
 def print_table(title: str, columns: Row, rows: list[tuple[Row, str | None]]) -> list[str]:

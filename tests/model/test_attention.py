@@ -88,6 +88,13 @@ def test_splash_without_a_mesh_agrees():
     assert_agree(jax.jit(partial(value_and_gradients, attend))(queries, keys, values, weights), reference)
 
 
+def test_attention_in_blocks_agrees():
+    queries, keys, values, _ = operands(600)  # two blocks of queries and a part of one
+    segments = packed_segments(600)
+    ours = packed_attention(queries, keys, values, segments, Compute(), in_blocks=True)
+    assert relative_error(ours, plain_packed(queries, keys, values, segments)) < 1e-6
+
+
 def test_a_packed_example_sees_nothing_of_another():
     queries, keys, values, _ = operands(64)
     segments = jnp.broadcast_to(jnp.where(jnp.arange(64) < 25, 1, 2), (ROWS, 64))
