@@ -19,7 +19,7 @@ setup-test: .venv/setup-test.stamp
 	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	@echo "Installing (a minute or two)"
 	$(PIP) --no-deps tinysoundfont
-	$(PIP) --editable '.[score,prepare,report]'
+	$(PIP) --editable '.[score,prepare,report,serve]'
 	@touch $@
 
 # torch first and by itself: with it there, nothing else brings a larger build of it.

@@ -24,6 +24,7 @@ ORDER = (
         "commands",
         "ask_command",
         "tag_command",
+        "convert_command",
         "checkpoints_command",
         "plan_command",
         "report_command",
