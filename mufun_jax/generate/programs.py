@@ -21,6 +21,7 @@ from jax.experimental import serialize_executable
 from jax.experimental.compilation_cache import compilation_cache
 
 _SHORTEST = 0.1  # seconds of compiling; shorter ones are compiled again
+_DIGEST = 32  # bytes before each executable
 _SOURCE = Path(__file__).parents[1]
 
 Arguments = dict[str, Any]
@@ -35,7 +36,7 @@ def keep_programs(folder: Path | None = None) -> Path | None:
         return None
     folder = folder or Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "mufun_jax" / "compiled"
     try:
-        folder.mkdir(parents=True, exist_ok=True)
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
     except OSError:  # a home that may not be written: it is compiled each time
         return None
     jax.config.update("jax_compilation_cache_dir", str(folder))
@@ -57,7 +58,7 @@ class Program:
 
 @dataclass(frozen=True)
 class KeptPrograms:
-    """Executables of one device in a folder. It is the user's own, as JAX's cache is: what is there is run."""
+    """Executables of one device in a folder. What is there is run: only files of the user's own are read."""
 
     folder: Path
     device: Any
@@ -68,16 +69,12 @@ class KeptPrograms:
         `fixed` are its static arguments. All are by name.
         """
         path = self._path_of(function, fixed, arguments)
-        if not path.exists():
+        written = _read_own(path)
+        if written is None:
             return None
-        try:
-            serialized, in_tree, out_tree, out = pickle.loads(path.read_bytes())  # noqa: S301  see above
-            client, devices = self.device.client, [self.device]
-            return Program(
-                serialize_executable.deserialize_and_load(serialized, in_tree, out_tree, client, devices), out
-            )
-        except Exception:  # noqa: BLE001  whatever a damaged file makes of the reader: it is compiled and written anew
-            return None
+        serialized, in_tree, out_tree, out = pickle.loads(written)  # noqa: S301  our own, whole
+        client, devices = self.device.client, [self.device]
+        return Program(serialize_executable.deserialize_and_load(serialized, in_tree, out_tree, client, devices), out)
 
     def compile(self, function: Any, fixed: Arguments, arguments: Arguments, donated: tuple[str, ...]) -> Program:
         """Compiles a jitted function for such arguments, and keeps the executable."""
@@ -96,7 +93,9 @@ class KeptPrograms:
         path = self._path_of(function, fixed, arguments)
         aside = path.with_suffix(f".{os.getpid()}")
         try:
-            aside.write_bytes(pickle.dumps((*serialize_executable.serialize(compiled), out)))
+            aside.touch(mode=0o600)
+            body = pickle.dumps((*serialize_executable.serialize(compiled), out))
+            aside.write_bytes(_digest(body) + body)
             aside.replace(path)
         except (OSError, ValueError, NotImplementedError):  # a full disk; a device whose executables cannot be written
             aside.unlink(missing_ok=True)
@@ -112,6 +111,23 @@ class KeptPrograms:
         for path in sorted(_SOURCE.rglob("*.py")):
             said.update(path.read_bytes())
         return self.folder / f"{function.__name__}-{said.hexdigest()}"
+
+
+def _read_own(path: Path) -> bytes | None:
+    """What this user wrote to a file; None where it is not there, another may have written it, or it is damaged."""
+    try:
+        status = path.stat()
+        data = path.read_bytes()
+    except OSError:
+        return None
+    if status.st_mode & 0o022 or (hasattr(os, "getuid") and status.st_uid != os.getuid()):
+        return None
+    digest, body = data[:_DIGEST], data[_DIGEST:]
+    return body if digest == _digest(body) else None
+
+
+def _digest(body: bytes) -> bytes:
+    return hashlib.blake2b(body, digest_size=_DIGEST).digest()
 
 
 def _leaves_of(arguments: Arguments) -> dict[str, list[Any]]:

@@ -48,7 +48,19 @@ def test_another_program_is_not_taken_for_it(kept):
 def test_a_damaged_one_is_compiled_again(kept):
     kept.compile(grow, {"times": 3}, arguments(), ("cache",))
     (file,) = kept.folder.iterdir()
-    file.write_bytes(file.read_bytes()[:100])
-    assert kept.read(grow, {"times": 3}, arguments()) is None
+    whole = file.read_bytes()
+    for damaged in (b"", whole[:100], whole[:-1], whole[:5000] + b"x" + whole[5001:]):
+        file.write_bytes(damaged)
+        assert kept.read(grow, {"times": 3}, arguments()) is None
     kept.compile(grow, {"times": 3}, arguments(), ("cache",))
+    assert kept.read(grow, {"times": 3}, arguments()) is not None
+
+
+def test_what_others_may_have_written_is_not_run(kept):
+    kept.compile(grow, {"times": 3}, arguments(), ("cache",))
+    (file,) = kept.folder.iterdir()
+    assert file.stat().st_mode & 0o777 == 0o600
+    file.chmod(0o622)
+    assert kept.read(grow, {"times": 3}, arguments()) is None
+    file.chmod(0o600)
     assert kept.read(grow, {"times": 3}, arguments()) is not None
