@@ -64,7 +64,7 @@ bench: setup-test
 	$(BIN)/python -m tests.benchmarks.data $(if $(FOLDER),--folder $(FOLDER))
 	$(BIN)/python -m tests.benchmarks.train
 	$(BIN)/python -m tests.benchmarks.survival
-	$(BIN)/python -m tests.benchmarks.inference
+	$(BIN)/python -m tests.benchmarks.inference --models nano
 
 clean:
 	rm -rf .venv runs build *.egg-info

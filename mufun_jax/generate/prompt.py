@@ -111,7 +111,7 @@ class Listener:
             heard = tuple(replace(one, warnings=(*one.warnings, f"{one.file}: {untrained}")) for one in heard)
         return Prompt(spliced, split, windows, heard, said.digest())
 
-    def song(self, audio: Path | bytes, segment: Segment, room: int, name: str) -> Song:
+    def song(self, audio: Path | bytes, segment: Segment, room: int, name: str = song_name(1)) -> Song:
         """The first windows of a file (or of its segment), `room` at most. Raises AudioError."""
         key = _identity(audio, segment, room)
         found = self._songs.get(key) if key else None
