@@ -233,7 +233,7 @@ def summarize(run: RunConfig, workdir: Path, name: str, params: Params) -> Stage
     losses = [line["loss"] for line in lines]
     edge = max(1, round(len(losses) * _SUMMARY_FRACTION))
     stage = run.stages[name]
-    adapters = abstract_adapters(run.model, run.lora, stage.adapted_parts)
+    adapters = abstract_adapters(run.model, run.lora, stage.adapted_parts) if stage.adapted_parts else {}
     return StageSummary(
         name=name,
         steps=len(lines),
