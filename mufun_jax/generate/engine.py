@@ -197,7 +197,7 @@ class Engine:
         """Log-probabilities of the tokens of each answer after a prompt, in nats. Answers are rows of one batch."""
         rows = power_of_two(len(answers))
         filled = [*answers, *[answers[0]] * (rows - len(answers))]
-        texts = self.texts_of([[*prompt.text, *answer] for answer in filled])
+        texts = self.texts_of([[*prompt.text.tolist(), *answer] for answer in filled])
         counts = np.array([len(answer) for answer in filled], np.int32)
         most = power_of_two(int(counts.max()), _LEAST_SCORED)
         prefix = self.prefix(prompt)
