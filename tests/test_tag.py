@@ -122,7 +122,7 @@ def test_mistakes_of_tag(run, tiny_checkpoint, songs, tmp_path):
         ((songs, "-o", lines), "lines.jsonl, line 2: is no row of tags"),
         ((tmp_path / "absent", "-o", tmp_path / "t.csv"), "absent: is not there"),
         ((tmp_path / "nothing", "-o", tmp_path / "t.csv"), "no audio files here"),
-        ((songs, "-o", tmp_path / "t.csv", "--fields", "key,colour"), "colour is no tag; there are "),
+        ((songs, "-o", tmp_path / "t.csv", "--fields", "key,colour"), "colour is no tag; there are genre, mood"),
         ((songs, "-o", tmp_path / "u.csv", "--checkpoint", tmp_path / "absent"), "absent"),
     ):
         code, out, err = run("tag", *arguments)
