@@ -13,7 +13,7 @@ from mufun_jax.generate.chat import MuFun
 from mufun_jax.generate.decode import Texts
 from mufun_jax.generate.question import Question
 from mufun_jax.model.head_groups import MASKED
-from mufun_jax.model.kv_cache import KVCache, Prefix
+from mufun_jax.model.kv_cache import KVCache, LayerCaches, Prefix, empty_caches
 from mufun_jax.model.mufun import MuFunModel
 from mufun_jax.weights.params import Params
 
@@ -40,7 +40,7 @@ def attention_over_song(model: MuFun, question: Question) -> Float[np.ndarray, "
 @partial(jax.jit, static_argnames="model")
 def _prefix_weights(model: MuFunModel, params: Params, prefix: Prefix, text: Texts) -> Float[Array, "layers N P"]:
     """The weights of the text's last position on the prefix, the text's own keys counted too."""
-    cache = KVCache.empty(model.config.decoder, 1, text.tokens.shape[1], model.compute.dtype)
+    cache = empty_caches(model.config.decoder, 1, text.tokens.shape[1], model.compute)
     appended: Any = model.apply(
         {"params": params},
         text.tokens,
@@ -52,7 +52,10 @@ def _prefix_weights(model: MuFunModel, params: Params, prefix: Prefix, text: Tex
         mutable=["intermediates"],
     )
     (_, cache), seen = appended
-    (queries,) = seen["intermediates"]["decoder"]["layers"]["queries"]
+    sown = seen["intermediates"]["decoder"]["layers"]
+    if not model.compute.scan_layers:
+        sown = stacked([sown[str(number)] for number in range(model.config.decoder.layers)])
+    (queries,) = sown["queries"]
     last = queries[:, 0, text.lengths[0] - 1]
     on_prefix = _logits(last, prefix.cache, prefix.lengths[0])
     on_text = _logits(last, cache, text.lengths[0])
@@ -60,8 +63,9 @@ def _prefix_weights(model: MuFunModel, params: Params, prefix: Prefix, text: Tex
     return weights[..., : prefix.slots]
 
 
-def _logits(queries: Float[Array, "layers N H"], cache: KVCache, length: Array) -> Float[Array, "layers N C"]:
-    """Of one query a head with the first `length` keys of a cache of one row."""
+def _logits(queries: Float[Array, "layers N H"], caches: LayerCaches, length: Array) -> Float[Array, "layers N C"]:
+    """Of one query a head with the first `length` keys of the caches of one row."""
+    cache = caches if isinstance(caches, KVCache) else stacked(caches)
     layers, heads, size = queries.shape
     kv_heads = cache.keys.shape[2]
     groups = queries.reshape(layers, kv_heads, heads // kv_heads, size)
@@ -70,3 +74,8 @@ def _logits(queries: Float[Array, "layers N H"], cache: KVCache, length: Array) 
     if cache.key_scales is not None:
         logits = logits * cache.key_scales[:, 0, :, None]
     return jnp.where(jnp.arange(cache.keys.shape[3]) < length, logits.reshape(layers, heads, -1), MASKED)
+
+
+def stacked(of_layers: Any) -> Any:
+    """Trees of one form as one, each array with a leading axis."""
+    return jax.tree.map(lambda *leaves: jnp.stack(leaves), *of_layers)

@@ -25,7 +25,7 @@ from mufun_jax.text.conversation import AUDIO_PLACEHOLDER, Turn, render
 from mufun_jax.text.tokenizer import Tokenizer
 from mufun_jax.weights.hub import local_folder
 from mufun_jax.weights.model_folder import Quantize, load_model
-from mufun_jax.weights.params import Params
+from mufun_jax.weights.params import Params, layers_apart
 from mufun_jax.weights.safetensors_file import Advance
 
 PREFIX_MEMORY = 2.0  # GiB
@@ -95,9 +95,10 @@ class MuFun:
         """
         mesh = mesh if mesh is not None else inference_mesh()
         loaded = load_model(local_folder(path), mesh, dtype, quantize, advance)
+        apart = mesh.size == 1 and mesh.devices.flat[0].platform == "cpu"
         return MuFun(
-            MuFunModel(loaded.config.model, Compute(jnp.dtype(dtype).type)),
-            loaded.params,
+            MuFunModel(loaded.config.model, Compute(jnp.dtype(dtype).type, scan_layers=not apart)),
+            layers_apart(loaded.params) if apart else loaded.params,
             loaded.tokenizer,
             mesh,
             prefix_memory=prefix_memory,

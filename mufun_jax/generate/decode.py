@@ -14,7 +14,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int, Key, Num, UInt32
 
 from mufun_jax.generate.sample import Kind, penalize, sample
-from mufun_jax.model.kv_cache import KVCache, Prefix
+from mufun_jax.model.kv_cache import KVCache, LayerCaches, Prefix, empty_caches, quantized
 from mufun_jax.model.mufun import MuFunModel
 from mufun_jax.weights.params import Params
 
@@ -44,7 +44,7 @@ class Decoding:
     """Answers as far as they have come. The next token of every row is drawn from `logits`."""
 
     logits: Float[Array, "R V"]
-    cache: KVCache
+    cache: LayerCaches
     first: Int[Array, " R"]  # the position of the answer's first token
     keys: Key[Array, " R"]
     step: Int[Array, ""]  # tokens drawn
@@ -57,7 +57,7 @@ class Decoding:
 def run_prefix(model: MuFunModel, params: Params, prompts: Prompts, slots: int, quantize: bool) -> Prefix:
     """The prefix that some prompts are, with so many slots."""
     _, cache = prefill(model, params, prompts, slots)
-    return Prefix(cache.quantized() if quantize else cache, jnp.asarray(prompts.lengths))
+    return Prefix(quantized(cache) if quantize else cache, jnp.asarray(prompts.lengths))
 
 
 @partial(jax.jit, static_argnames="slots")
@@ -69,9 +69,10 @@ def stack(prefixes: tuple[Prefix, ...], slots: int) -> Prefix:
         widths[axis] = (0, slots - x.shape[axis])
         return jnp.pad(x, widths)
 
+    groups = 1 if isinstance(prefixes[0].cache, KVCache) else 0  # layers come before groups, heads and slots
+
     def joined(*parts: Any) -> Any:
-        axis = 3  # layers, groups, heads, slots
-        return jnp.concatenate([wider(part, axis) for part in parts], axis=1)
+        return jnp.concatenate([wider(part, groups + 2) for part in parts], axis=groups)
 
     caches = jax.tree.map(joined, *(prefix.cache for prefix in prefixes))
     return Prefix(caches, jnp.concatenate([prefix.lengths for prefix in prefixes]))
@@ -89,7 +90,7 @@ def begin(
 ) -> Decoding:
     """Runs each row's text after its prefix; up to `most` tokens can follow. Rows that are `filling` stay empty."""
     rows, length = texts.tokens.shape
-    cache = KVCache.empty(model.config.decoder, rows, length + most, model.compute.dtype)
+    cache = empty_caches(model.config.decoder, rows, length + most, model.compute)
     first = _ends(prefix, rows)
     at = jnp.asarray(texts.lengths)[:, None] - 1
     logits, cache = _append(model, params, texts.tokens, first, cache, prefix, at)
@@ -157,7 +158,7 @@ def continuation_log_probabilities(
     Each is that of the token after all before it, those of the prefix too.
     """
     rows, length = texts.tokens.shape
-    cache = KVCache.empty(model.config.decoder, rows, length, model.compute.dtype)
+    cache = empty_caches(model.config.decoder, rows, length, model.compute)
     start = jnp.asarray(texts.lengths - counts)[:, None]
     places = start + jnp.arange(most)  # of the tokens that are scored
     logits, _ = _append(model, params, texts.tokens, _ends(prefix, rows), cache, prefix, places.clip(1, length) - 1)
@@ -173,9 +174,9 @@ def next_token_logits(model: MuFunModel, params: Params, prompts: Prompts) -> Nu
     return logits
 
 
-def prefill(model: MuFunModel, params: Params, prompts: Prompts, slots: int) -> tuple[Num[Array, "R V"], KVCache]:
+def prefill(model: MuFunModel, params: Params, prompts: Prompts, slots: int) -> tuple[Num[Array, "R V"], LayerCaches]:
     """Runs the prompts into a fresh cache of so many slots; logits after each prompt."""
-    cache = KVCache.empty(model.config.decoder, prompts.tokens.shape[0], slots, model.compute.dtype)
+    cache = empty_caches(model.config.decoder, prompts.tokens.shape[0], slots, model.compute)
     filled = model.apply(
         {"params": params},
         prompts.tokens,
@@ -185,10 +186,10 @@ def prefill(model: MuFunModel, params: Params, prompts: Prompts, slots: int) -> 
         cache,
         method=MuFunModel.prefill,
     )
-    return cast(tuple[jax.Array, KVCache], filled)
+    return cast(tuple[jax.Array, LayerCaches], filled)
 
 
-def _append(model: MuFunModel, params: Params, *arguments: Any) -> tuple[Array, KVCache]:
+def _append(model: MuFunModel, params: Params, *arguments: Any) -> tuple[Array, LayerCaches]:
     return cast(Any, model.apply({"params": params}, *arguments, method=MuFunModel.append))
 
 

@@ -4,12 +4,11 @@ Each is softmax(Q K^T / sqrt(H)) V, where the N query heads share the K key/valu
 computes it is `Compute.kernel`; all agree.
 """
 
-from dataclasses import dataclass
-
+import flax.struct
 import jax
 import jax.numpy as jnp
 from jax.ad_checkpoint import checkpoint_name
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Array, Bool, Float, Int, Num
 
 from mufun_jax import axes
 from mufun_jax.model import context, splash
@@ -18,7 +17,7 @@ from mufun_jax.model.head_groups import MASKED, by_kv_head, by_position
 from mufun_jax.model.kv_cache import KVCache, Prefix
 from mufun_jax.model.placement import axis_size, on_each_device, spec_of
 
-_BLOCK = 256  # queries
+_BLOCK = 256  # queries, and keys
 
 
 def packed_attention(
@@ -28,12 +27,11 @@ def packed_attention(
     segment_ids: Int[Array, "B L"],
     compute: Compute,
     *,
-    in_blocks: bool = False,
+    one_example: bool = False,
 ) -> Float[Array, "B L N H"]:
     """Causal, and within one packed example only. Padding (segment 0) sees padding.
 
-    `in_blocks`, plain products are made for some queries at a time, with no key that is to come for all of them: half
-    the work. Without gradients, as in prefill.
+    With `one_example`, as in prefill, each row is one example, whose padding may see it, and has no gradients.
 
     Where the mesh splits positions, they come in the order of `context.zigzag`.
     """
@@ -48,14 +46,14 @@ def packed_attention(
         keys, values, key_segments = (context.gather_in_order(x) for x in (keys, values, segment_ids))
         if kernel is not None:
             return splash.run_kernel(kernel, queries, keys, values, segment_ids, key_segments)
+        if one_example and compute.kernel == "xla" and axis_size(context.AXIS) == 1:
+            return _causal_attention(queries, keys, values)
         mask = packed_causal_mask(segment_ids, key_segments, context.local_positions(queries.shape[1]))
         if compute.kernel == "cudnn" and queries.dtype != jnp.float32:
             whole = axis_size(context.AXIS) == 1  # in order, so that cuDNN may leave out what is to come
             return jax.nn.dot_product_attention(
                 queries, keys, values, mask=mask, is_causal=whole, implementation="cudnn"
             )
-        if in_blocks and axis_size(context.AXIS) == 1:
-            return _attention_in_blocks(queries, keys, values, mask)
         return attention(queries, keys, values, mask)
 
     by_head = spec_of(axes.ROWS, axes.POSITIONS, axes.HEADS, None)
@@ -82,13 +80,31 @@ def full_attention(
     return on_each_device(local, (spec, spec, spec), spec)(queries, keys, values)
 
 
-def _attention_in_blocks(queries, keys, values, mask) -> Float[Array, "B L N H"]:
-    """Causal `attention`, where positions are in order."""
-    blocks = []
-    for start in range(0, queries.shape[1], _BLOCK):
-        part, end = slice(start, start + _BLOCK), start + _BLOCK
-        blocks.append(attention(queries[:, part], keys[:, :end], values[:, :end], mask[:, :, part, :end]))
-    return jnp.concatenate(blocks, axis=1)
+def _causal_attention(
+    queries: Float[Array, "B L N H"], keys: Float[Array, "B L K H"], values: Float[Array, "B L K H"]
+) -> Float[Array, "B L N H"]:
+    """Causal attention, positions in order, block by block: what is to come is left out, half the work, and logits of
+    one block of queries with one of keys are all that exists at once (Dao et al. 2022, arXiv 2205.14135)."""
+    batch, length, heads, size = queries.shape
+    kv_heads, block = keys.shape[2], min(_BLOCK, length)
+    short = [(0, 0), (0, -length % block), (0, 0), (0, 0)]  # keys added come after all queries: none sees them
+    queries, keys, values = (jnp.pad(x, short) for x in (queries, keys, values))
+    keys, values = keys.swapaxes(1, 2), values.swapaxes(1, 2)
+    own = jnp.tile(jnp.tril(jnp.ones((block, block), bool)), (heads // kv_heads, 1))  # of a block with itself
+
+    def attend(number: jax.Array) -> Float[Array, "B block N H"]:
+        rows = _by_kv_head(jax.lax.dynamic_slice_in_dim(queries, number * block, block, axis=1), kv_heads)
+
+        def with_block(other: jax.Array, mask: jax.Array | None = None) -> _Part:
+            there = (jax.lax.dynamic_slice_in_dim(x, other * block, block, axis=2) for x in (keys, values))
+            return _Part.of(rows, *there, mask=mask)
+
+        before = lambda other, so_far: so_far.joined(with_block(other))  # noqa: E731
+        part = jax.lax.fori_loop(0, number, before, with_block(number, own[None]))
+        return _by_position((part.mixed / part.total).astype(queries.dtype), (batch, block, heads, size))
+
+    blocks = jax.lax.map(attend, jnp.arange(queries.shape[1] // block))
+    return jnp.moveaxis(blocks, 0, 1).reshape(batch, -1, heads, size)[:, :length]
 
 
 @jax.custom_vjp
@@ -194,34 +210,29 @@ def cached_attention(
 ) -> Float[Array, "B L N H"]:
     """Each query sees the prefix of its group, and the cache of its row up to its own position, just written.
 
-    The cache's first slot comes after the prefix. All rows of a group look at its prefix in one product, and the two
-    parts are softmaxed as one (as in Juravsky et al. 2024, arXiv 2402.05099). Slots of the cache beyond a row's
-    position may hold the padding of a shorter question; they are overwritten before they are seen.
+    The cache's first slot comes after the prefix. All rows of a group look at its prefix in one product. Slots of the
+    cache beyond a row's position may hold the padding of a shorter question; they are overwritten before they are seen.
     """
     batch, _, heads, size = queries.shape
     kv_heads = cache.keys.shape[1]
     slots = own_slots(positions, prefix)
     mask = jnp.arange(cache.keys.shape[2]) <= slots[:, :, None]  # B L C
     rows = by_kv_head(queries, kv_heads)  # B K group L H
-    own = _Part.of(rows.reshape(batch, kv_heads, -1, size), cache, jnp.tile(mask, (1, heads // kv_heads, 1)))
-    if prefix is None:
-        mixed, total = own.mixed, own.total
-    else:
+    part = _Part.of_cache(rows.reshape(batch, kv_heads, -1, size), cache, jnp.tile(mask, (1, heads // kv_heads, 1)))
+    if prefix is not None:
+        assert isinstance(prefix.cache, KVCache)  # this layer's
         groups = len(prefix.lengths)
         # G K (rows of the group) (heads of the key's group) L H
         together = rows.reshape(groups, batch // groups, kv_heads, -1, size).swapaxes(1, 2)
         seen = jnp.arange(prefix.slots) < prefix.lengths[:, None]  # G P
-        part = _Part.of(together.reshape(groups, kv_heads, -1, size), prefix.cache, seen[:, None])
+        of_prefix = _Part.of_cache(together.reshape(groups, kv_heads, -1, size), prefix.cache, seen[:, None])
 
         def apart(x: jax.Array) -> jax.Array:
             by_row = x.reshape(groups, kv_heads, batch // groups, -1, x.shape[-1]).swapaxes(1, 2)
             return by_row.reshape(batch, kv_heads, -1, x.shape[-1])
 
-        highest = jnp.maximum(own.highest, apart(part.highest))
-        shrink, shrink_prefix = jnp.exp(own.highest - highest), jnp.exp(apart(part.highest) - highest)
-        mixed = own.mixed * shrink + apart(part.mixed) * shrink_prefix
-        total = own.total * shrink + apart(part.total) * shrink_prefix
-    return _by_position((mixed / total).astype(queries.dtype), queries.shape)
+        part = part.joined(jax.tree.map(apart, of_prefix))
+    return _by_position((part.mixed / part.total).astype(queries.dtype), queries.shape)
 
 
 def own_slots(positions: Int[Array, "B L"], prefix: Prefix | None) -> Int[Array, "B L"]:
@@ -231,7 +242,7 @@ def own_slots(positions: Int[Array, "B L"], prefix: Prefix | None) -> Int[Array,
     return positions - jnp.repeat(prefix.lengths, len(positions) // len(prefix.lengths))[:, None]
 
 
-@dataclass
+@flax.struct.dataclass
 class _Part:
     """Attention over some of the keys: the values weighed by exp(logit - highest), and the sum of the weights."""
 
@@ -240,15 +251,35 @@ class _Part:
     highest: Float[Array, "B K M 1"]
 
     @staticmethod
-    def of(queries: Float[Array, "B K M H"], cache: KVCache, mask: Bool[Array, "B #M C"]) -> "_Part":
+    def of(
+        queries: Float[Array, "B K M H"],
+        keys: Num[Array, "B K C H"],
+        values: Num[Array, "B K C H"],
+        key_scales: Float[Array, "B K C"] | None = None,
+        value_scales: Float[Array, "B K C"] | None = None,
+        *,
+        mask: Bool[Array, "#B #M C"] | None = None,
+    ) -> "_Part":
         dtype = queries.dtype
-        logits = _product("BKMH,BKCH->BKMC", queries, cache.keys.astype(dtype)) * queries.shape[-1] ** -0.5
-        if cache.key_scales is not None:
-            logits = logits * cache.key_scales[:, :, None]
-        logits = jnp.where(mask[:, None], logits, MASKED)
+        logits = _product("BKMH,BKCH->BKMC", queries, keys.astype(dtype)) * queries.shape[-1] ** -0.5
+        if key_scales is not None:
+            logits = logits * key_scales[:, :, None]
+        if mask is not None:
+            logits = jnp.where(mask[:, None], logits, MASKED)
         highest = logits.max(-1, keepdims=True)
         weights = jnp.exp(logits - highest)
         total = weights.sum(-1, keepdims=True)
-        if cache.value_scales is not None:
-            weights = weights * cache.value_scales[:, :, None]
-        return _Part(_product("BKMC,BKCH->BKMH", weights.astype(dtype), cache.values.astype(dtype)), total, highest)
+        if value_scales is not None:
+            weights = weights * value_scales[:, :, None]
+        return _Part(_product("BKMC,BKCH->BKMH", weights.astype(dtype), values.astype(dtype)), total, highest)
+
+    @staticmethod
+    def of_cache(queries: Float[Array, "B K M H"], cache: KVCache, mask: Bool[Array, "B #M C"]) -> "_Part":
+        return _Part.of(queries, cache.keys, cache.values, cache.key_scales, cache.value_scales, mask=mask)
+
+    def joined(self, other: "_Part") -> "_Part":
+        """Attention over the keys of both, as in Juravsky et al. 2024, arXiv 2402.05099."""
+        highest = jnp.maximum(self.highest, other.highest)
+        shrink, shrink_other = jnp.exp(self.highest - highest), jnp.exp(other.highest - highest)
+        mixed = self.mixed * shrink + other.mixed * shrink_other
+        return _Part(mixed, self.total * shrink + other.total * shrink_other, highest)

@@ -30,12 +30,15 @@ class Compute:
     "offload": as "layer", and the inputs wait in the host's memory.
     `kernel`: who computes attention. "splash": Pallas on a TPU; "cudnn": a GPU; "xla": anything.
     `ring`: where the sequence is split, keys and values go round a ring instead of being gathered.
+    `scan_layers`: the decoder's layers are a scan over parameters and caches that are stacked. Otherwise each layer has
+    arrays of its own: of a stack XLA's CPU backend copies each layer's part before it multiplies it.
     """
 
     dtype: DType = jnp.float32
     remat: Remat = "none"
     kernel: Kernel = "xla"
     ring: bool = False
+    scan_layers: bool = True
 
 
 def kernel_for(platform: str) -> Kernel:

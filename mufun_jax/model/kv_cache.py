@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, Num
 
 from mufun_jax.config import DecoderConfig
-from mufun_jax.model.compute import DType
+from mufun_jax.model.compute import Compute, DType
 
 _LARGEST = 127  # of int8, which is used symmetrically
 
@@ -28,8 +28,9 @@ class KVCache:
     value_scales: Float[Array, "*layers B K C"] | None = None
 
     @staticmethod
-    def empty(config: DecoderConfig, batch: int, slots: int, dtype: DType) -> "KVCache":
-        shape = (config.layers, batch, config.kv_heads, slots, config.head_size)
+    def empty(leading: tuple[int, ...], slots: int, config: DecoderConfig, dtype: DType) -> "KVCache":
+        """Rows, or layers and rows, with nothing written."""
+        shape = (*leading, config.kv_heads, slots, config.head_size)
         return KVCache(jnp.zeros(shape, dtype), jnp.zeros(shape, dtype))
 
     def write(
@@ -49,16 +50,32 @@ class KVCache:
         return KVCache(keys, values, key_scales, value_scales)
 
 
+LayerCaches = KVCache | tuple[KVCache, ...]  # of all layers: stacked, or each on its own (see `Compute.scan_layers`)
+
+
+def empty_caches(config: DecoderConfig, batch: int, slots: int, compute: Compute) -> LayerCaches:
+    """The caches of all layers, with nothing written."""
+    if compute.scan_layers:
+        return KVCache.empty((config.layers, batch), slots, config, compute.dtype)
+    return tuple(KVCache.empty((batch,), slots, config, compute.dtype) for _ in range(config.layers))
+
+
+def quantized(caches: LayerCaches) -> LayerCaches:
+    """All layers' as int8."""
+    return caches.quantized() if isinstance(caches, KVCache) else tuple(cache.quantized() for cache in caches)
+
+
 @flax.struct.dataclass
 class Prefix:
     """The first positions of G groups of as many rows each. Row r belongs to group r // (rows / G)."""
 
-    cache: KVCache  # [*layers, G, ...]
+    cache: LayerCaches  # of G rows; in a layer its own
     lengths: Int[Array, " G"]  # slots beyond are not seen
 
     @property
     def slots(self) -> int:
-        return self.cache.keys.shape[-2]
+        cache = self.cache if isinstance(self.cache, KVCache) else self.cache[0]
+        return cache.keys.shape[-2]
 
 
 def _int8(x: Float[Array, "*B H"]) -> tuple[Int[Array, "*B H"], Float[Array, "*B"]]:

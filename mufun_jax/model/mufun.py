@@ -14,7 +14,7 @@ from mufun_jax.config import ModelConfig
 from mufun_jax.model import context
 from mufun_jax.model.compute import Compute
 from mufun_jax.model.connector import Connector
-from mufun_jax.model.kv_cache import KVCache, Prefix
+from mufun_jax.model.kv_cache import LayerCaches, Prefix
 from mufun_jax.model.placement import axis_size, constrain, mesh_size, on_each_device, spec_of
 from mufun_jax.model.qwen3_decoder import Qwen3Decoder
 from mufun_jax.model.vocabulary import TokenLosses
@@ -99,8 +99,8 @@ class MuFunModel(nn.Module):
         audio_slot: Int[Array, "R L"],
         samples: Num[Array, "R W S"],
         last: Int[Array, " R"],
-        cache: KVCache,
-    ) -> tuple[Float[Array, "R V"], KVCache]:
+        cache: LayerCaches,
+    ) -> tuple[Float[Array, "R V"], LayerCaches]:
         """Runs whole prompts (padded at the end) into the cache; logits after each prompt's `last` position.
 
         Without windows (W = 0) the prompt is text alone.
@@ -118,10 +118,10 @@ class MuFunModel(nn.Module):
         self,
         tokens: Int[Array, "R L"],
         first: Int[Array, " R"],
-        cache: KVCache,
+        cache: LayerCaches,
         prefix: Prefix | None = None,
         at: Int[Array, "R T"] | None = None,
-    ) -> tuple[Float[Array, "R T V"], KVCache]:
+    ) -> tuple[Float[Array, "R T V"], LayerCaches]:
         """Appends text tokens to each row, from its position `first` on.
 
         Gives the logits after each of them, or after those that `at` counts from 0 in each row.

@@ -1,5 +1,8 @@
 """The Qwen3 decoder: embeddings of text and audio in, hidden states out, logits where they are asked for."""
 
+from collections.abc import Callable
+from typing import Any, cast
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -9,7 +12,7 @@ from mufun_jax import axes
 from mufun_jax.config import DecoderConfig
 from mufun_jax.model.attention import cached_attention, own_slots, packed_attention
 from mufun_jax.model.compute import Compute, name_layer_input, rematerialized
-from mufun_jax.model.kv_cache import KVCache, Prefix
+from mufun_jax.model.kv_cache import KVCache, LayerCaches, Prefix
 from mufun_jax.model.layers import Projection, RMSNorm, parameter, rotate
 from mufun_jax.model.placement import constrain
 from mufun_jax.model.vocabulary import TokenLosses, token_losses
@@ -27,14 +30,8 @@ class Qwen3Decoder(nn.Module):
         config, dtype = self.config, self.compute.dtype
         embedding_shape = (config.vocab_size, config.width)
         self.embedding = parameter(self, "embedding", _EMBEDDING_INIT, (axes.VOCAB, axes.EMBED), embedding_shape)
-        self.layers = nn.scan(
-            rematerialized(DecoderLayer, self.compute.remat),
-            variable_axes={"params": 0, "lora": 0, "intermediates": 0},
-            split_rngs={"params": True},
-            in_axes=(nn.broadcast, nn.broadcast, 0, 0, nn.broadcast),  # pyright: ignore[reportArgumentType]
-            length=config.layers,
-            metadata_params={nn.PARTITION_NAME: axes.LAYERS},
-        )(config, self.compute)
+        layers: Callable[..., nn.Module] = _scanned if self.compute.scan_layers else LayersApart
+        self.layers = cast(Any, layers(config, self.compute))
         self.norm = RMSNorm(config.norm_epsilon, dtype)
         if not config.tied_embeddings:
             self.head = Projection((config.vocab_size,), (axes.EMBED, axes.VOCAB), dtype=dtype, name="head")
@@ -50,9 +47,9 @@ class Qwen3Decoder(nn.Module):
         hidden: Float[Array, "B L D"],
         positions: Int[Array, "B L"],
         segment_ids: Int[Array, "B L"] | None,
-        cache: KVCache | None = None,
+        cache: LayerCaches | None = None,
         prefix: Prefix | None = None,
-    ) -> tuple[Float[Array, "B L D"], KVCache | None]:
+    ) -> tuple[Float[Array, "B L D"], LayerCaches | None]:
         """Embeddings to final (normed) hidden states.
 
         With `segment_ids`, positions see those before them in their packed example. With a cache, their keys and
@@ -95,6 +92,44 @@ def look_up_backward(residuals, gradient):
 look_up.defvjp(look_up_forward, look_up_backward)
 
 
+def _scanned(config: DecoderConfig, compute: Compute) -> nn.Module:
+    """All layers as one, which is compiled once; parameters and caches have a leading axis of layers."""
+    return nn.scan(
+        rematerialized(DecoderLayer, compute.remat),
+        variable_axes={"params": 0, "lora": 0, "intermediates": 0},
+        split_rngs={"params": True},
+        in_axes=(nn.broadcast, nn.broadcast, 0, 0, nn.broadcast),  # pyright: ignore[reportArgumentType]
+        length=config.layers,
+        metadata_params={nn.PARTITION_NAME: axes.LAYERS},
+    )(config, compute)
+
+
+class LayersApart(nn.Module):
+    """The layers one after the other, each with parameters and caches of its own; they are called "0", "1", …"""
+
+    config: DecoderConfig
+    compute: Compute
+
+    @nn.compact
+    def __call__(
+        self,
+        hidden: Float[Array, "B L D"],
+        positions: Int[Array, "B L"],
+        segment_ids: Int[Array, "B L"] | None,
+        caches: tuple[KVCache, ...] | None,
+        prefix_caches: tuple[KVCache, ...] | None,
+        prefix_lengths: Int[Array, " G"] | None,
+    ) -> tuple[Float[Array, "B L D"], tuple[KVCache, ...] | None]:
+        longer = []
+        for number in range(self.config.layers):
+            layer = DecoderLayer(self.config, self.compute, name=str(number))
+            cache = None if caches is None else caches[number]
+            prefix_cache = None if prefix_caches is None else prefix_caches[number]
+            hidden, cache = layer(hidden, positions, segment_ids, cache, prefix_cache, prefix_lengths)
+            longer.append(cache)
+        return hidden, None if caches is None else tuple(longer)
+
+
 class DecoderLayer(nn.Module):
     """Pre-norm grouped-query attention, with RMSNorm on each head's query and key, and a SwiGLU. No biases.
 
@@ -133,7 +168,7 @@ class DecoderLayer(nn.Module):
         if cache is not None:
             cache = cache.write(keys, values, own_slots(positions, prefix))
         if segment_ids is not None:
-            x = packed_attention(queries, keys, values, segment_ids, self.compute, in_blocks=cache is not None)
+            x = packed_attention(queries, keys, values, segment_ids, self.compute, one_example=cache is not None)
         else:
             assert cache is not None
             x = cached_attention(queries, positions, cache, prefix)

@@ -1,11 +1,13 @@
 """The parameter tree of a model: its shapes and shardings, and fresh values."""
 
 import functools
+from functools import partial
 from typing import Any
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.sharding import Mesh
 
 from mufun_jax.batch import Batch
@@ -36,6 +38,22 @@ def init_params(config: ModelConfig, mesh: Mesh, seed: int) -> Params:
         return nn.meta.unbox(model.init(jax.random.key(seed), _smallest_batch(config))["params"])
 
     return jax.jit(init, out_shardings=param_shardings(config, mesh))()
+
+
+def layers_apart(params: Params) -> Params:
+    """The same parameters, on one CPU device, for `Compute.scan_layers` False: decoder layer i's are "layers" "i".
+
+    They are views of those given: nothing is copied but what does not lie on a border of 64 bytes.
+    """
+
+    def of_layer(number: int, leaf: jax.Array) -> jax.Array:
+        (device,) = leaf.devices()
+        return jax.device_put(np.asarray(leaf)[number], device, may_alias=True)
+
+    stacked = params["decoder"]["layers"]
+    (layers,) = {len(leaf) for leaf in jax.tree.leaves(stacked)}
+    layer_params = {str(number): jax.tree.map(partial(of_layer, number), stacked) for number in range(layers)}
+    return params | {"decoder": params["decoder"] | {"layers": layer_params}}
 
 
 def count_params(params: Any) -> int:

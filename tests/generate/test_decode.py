@@ -21,7 +21,7 @@ from mufun_jax.generate.decode import (
     stack,
 )
 from mufun_jax.generate.sample import Sampling, sample
-from mufun_jax.model.kv_cache import Prefix
+from mufun_jax.model.kv_cache import KVCache, Prefix
 from mufun_jax.model.mufun import MuFunModel
 from tests.tiny import random_params, random_windows, relative_error, tiny_decoder, tiny_encoder, tiny_model
 
@@ -208,6 +208,7 @@ def test_log_probabilities_are_those_of_the_whole_forward_pass(greedy):
 def test_int8_prefixes_take_half_the_memory_and_change_little():
     prompts = row_of(make_prompts(PROMPTS), 4)
     plain, quantized = (prefix_of(prompts, 0, quantize=choice) for choice in (False, True))
+    assert isinstance(plain.cache, KVCache) and isinstance(quantized.cache, KVCache)
     assert quantized.cache.keys.dtype == jnp.int8 and quantized.cache.key_scales is not None
     restored = quantized.cache.keys * quantized.cache.key_scales[..., None]
     worst = np.abs(restored - plain.cache.keys).max(-1)

@@ -88,11 +88,12 @@ def test_splash_without_a_mesh_agrees():
     assert_agree(jax.jit(partial(value_and_gradients, attend))(queries, keys, values, weights), reference)
 
 
-def test_attention_in_blocks_agrees():
-    queries, keys, values, _ = operands(600)  # two blocks of queries and a part of one
-    segments = packed_segments(600)
-    ours = packed_attention(queries, keys, values, segments, Compute(), in_blocks=True)
-    assert relative_error(ours, plain_packed(queries, keys, values, segments)) < 1e-6
+@pytest.mark.parametrize("length", [1, 100, 256, 600])  # within a block, one, two and a part of one
+def test_attention_of_one_example_in_blocks_agrees(length):
+    queries, keys, values, _ = operands(length)
+    one = jnp.ones((ROWS, length), jnp.int32)
+    ours = packed_attention(queries, keys, values, one, Compute(), one_example=True)
+    assert relative_error(ours, plain_packed(queries, keys, values, one)) < 1e-6
 
 
 def test_a_packed_example_sees_nothing_of_another():
