@@ -8,6 +8,8 @@
 
 PYTHON ?= python3
 BIN := .venv/bin
+# A file's tests share what they make, so a process takes whole files, in the order of tests/conftest.py.
+IN_FILES := --dist loadfile --no-loadscope-reorder --durations 25
 PIP := $(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
 .PHONY: setup setup-test browser demo lint test test-slow test-full bench clean
@@ -50,10 +52,10 @@ browser:
 	fi
 
 test: setup-test browser
-	$(BIN)/pytest -m "not slow and not full" --numprocesses auto --maxprocesses 4 --dist loadfile
+	$(BIN)/pytest -m "not slow and not full" --numprocesses auto --maxprocesses 4 $(IN_FILES)
 
 test-slow: setup-test
-	$(BIN)/pytest -m slow --numprocesses auto --maxprocesses 4 --dist loadfile
+	$(BIN)/pytest -m slow --numprocesses auto --maxprocesses 4 $(IN_FILES)
 
 test-full: setup-test
 	$(BIN)/pytest -m "slow or full"

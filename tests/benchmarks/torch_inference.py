@@ -13,9 +13,10 @@ from transformers import DynamicCache, StaticCache
 from mufun_jax.config import ModelConfig
 from mufun_jax.generate.decode import Decoding, Prompts, Texts, advance, begin, run_prefix, stack
 from mufun_jax.generate.sample import Sampling
+from mufun_jax.model.compute import Compute
 from mufun_jax.model.kv_cache import Prefix
 from mufun_jax.model.mufun import MuFunModel
-from mufun_jax.weights.params import Params
+from mufun_jax.weights.params import Params, layers_apart
 from tests.parity.reference_model import ReferenceModel
 
 GREEDY = Sampling()
@@ -23,10 +24,11 @@ NO_TOKEN = np.int32(-1)  # as the end of a turn: no answer ends by itself
 
 
 class Ours:
-    """The programs that the engine runs."""
+    """The programs that the engine runs on a CPU."""
 
     def __init__(self, config: ModelConfig, params: Params):
-        self.model, self.params = MuFunModel(config), params
+        self.model = MuFunModel(config, Compute(scan_layers=False))
+        self.params = layers_apart(jax.device_put(params))
         self._encode = jax.jit(
             lambda params, log_mel: self.model.apply(
                 {"params": params}, log_mel, method=lambda model, x: model.connector(model.encoder(x))

@@ -97,6 +97,8 @@ class Browser:
         """From the keyboard, with Enter."""
         self.click(selector)
         self.call("Input.insertText", text=text)
+        # A page that is still coming to life puts its own empty value back.
+        self.wait(f"document.querySelector({json.dumps(selector)}).value.includes({json.dumps(text)})")
         for kind in ("keyDown", "keyUp"):
             key = {"key": "Enter", "code": "Enter", "windowsVirtualKeyCode": 13, "text": "\r"}
             self.call("Input.dispatchKeyEvent", type=kind, **key)

@@ -55,7 +55,7 @@ def page(tmp_path_factory):
 
 def opened(page: Browser, server: Served, song: Path | None, **size: int) -> None:
     page.call("Page.navigate", url="about:blank")
-    wait_for(lambda: not uploaded(server), 10)
+    wait_for(lambda: not uploaded(server), 60)
     page.events.clear()
     page.open(server.url, **size)
     page.wait("document.querySelector('#ask') && document.querySelector('#song input[type=file]')")
@@ -139,7 +139,7 @@ def test_mistakes_are_told_in_a_line(page, server, song, tmp_path):
     noise.write_bytes(b"no sound " * 100)
     page.choose_file("#song input[type=file]", noise)
     page.wait("/^noise.wav: cannot be decoded/.test(document.querySelector('#note .error').innerText)")
-    assert not uploaded(server)
+    wait_for(lambda: not uploaded(server))
     page.click("#song [aria-label=Clear]")
     page.wait("document.querySelector('#song input[type=file]')")
     page.choose_file("#song input[type=file]", song)
