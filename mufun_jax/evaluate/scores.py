@@ -164,7 +164,11 @@ def _set_score(name: str, group: str, averaged: bool, table: _Table) -> SetScore
     shares = letter_shares([result.option_order.index(result.gold) for result in table.first])
     told = len(heard) / (len(heard) + len(table.bad)) if heard else 0.0  # bad rows have no right letter
     always = {letter: share * told for letter, share in shares.items()}
-    ways = [way for each in heard for way in each.ties]
+    tied = [way for each in heard for way in each.ties]
+    ties: dict[Way, int] = {way: tied.count(way) for way in tied}
+    baselines: dict[Condition, ByWay] = {
+        condition: _by_way({name: table}, condition) for condition in table.marked if condition != "audio"
+    }
     return SetScore(
         name=name,
         group=group,
@@ -174,12 +178,12 @@ def _set_score(name: str, group: str, averaged: bool, table: _Table) -> SetScore
         errors=sum(each.has_error for each in heard),
         replies=sum(each.replies for each in heard),
         unreadable=sum(each.unreadable for each in heard),
-        ties={way: ways.count(way) for way in dict.fromkeys(ways)},
+        ties=ties,
         questions_cut=sum(each.seconds_dropped > 0 for each in heard),
         seconds_dropped=sum(each.seconds_dropped for each in heard),
         ways=_by_way({name: table}, "audio"),
         published_convention=_published_convention(table.first),
-        baselines={condition: _by_way({name: table}, condition) for condition in table.marked if condition != "audio"},
+        baselines=baselines,
         always=always,
         majority=max(always.values(), default=0.0),
     )
@@ -211,7 +215,7 @@ def _by_way(tables: Mapping[str, _Table], condition: Condition, *, plain: bool =
         rows += [(name, each.song, each.values) for each in table.marked.get(condition, ())]
         if condition == "audio":
             rows += [(name, f"bad row {row.id}", {}) for row in table.bad]
-    ways = dict.fromkeys(way for _, _, values in rows for way in values) or {"generated": None}
+    ways: dict[Way, None] = {way: None for _, _, values in rows for way in values} or {"generated": None}
     found: dict[Way, Accuracy] = {}
     for way in ways:
         values = [earned.get(way, 0.0) for _, _, earned in rows]
