@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from mufun_jax.errors import UserError
 from mufun_jax.evaluate.benchmark_question import BadRow
-from mufun_jax.evaluate.marking import Marked, Way, mark, published_value, ways_of
+from mufun_jax.evaluate.marking import WAYS, Marked, Way, mark, published_value, ways_of
 from mufun_jax.evaluate.published import published
 from mufun_jax.evaluate.result import CONDITIONS, Condition, Result
 from mufun_jax.evaluate.statistics import Accuracy, accuracy_of, letter_shares
@@ -164,11 +164,9 @@ def _set_score(name: str, group: str, averaged: bool, table: _Table) -> SetScore
     shares = letter_shares([result.option_order.index(result.gold) for result in table.first])
     told = len(heard) / (len(heard) + len(table.bad)) if heard else 0.0  # bad rows have no right letter
     always = {letter: share * told for letter, share in shares.items()}
-    tied = [way for each in heard for way in each.ties]
-    ties: dict[Way, int] = {way: tied.count(way) for way in tied}
-    baselines: dict[Condition, ByWay] = {
-        condition: _by_way({name: table}, condition) for condition in table.marked if condition != "audio"
-    }
+    tied: list[Way] = [way for each in heard for way in each.ties]
+    ties: dict[Way, int] = {way: tied.count(way) for way in WAYS if way in tied}
+    silent: list[Condition] = [condition for condition in CONDITIONS[1:] if condition in table.marked]
     return SetScore(
         name=name,
         group=group,
@@ -183,7 +181,7 @@ def _set_score(name: str, group: str, averaged: bool, table: _Table) -> SetScore
         seconds_dropped=sum(each.seconds_dropped for each in heard),
         ways=_by_way({name: table}, "audio"),
         published_convention=_published_convention(table.first),
-        baselines=baselines,
+        baselines={condition: _by_way({name: table}, condition) for condition in silent},
         always=always,
         majority=max(always.values(), default=0.0),
     )
@@ -192,7 +190,9 @@ def _set_score(name: str, group: str, averaged: bool, table: _Table) -> SetScore
 def _pooled(name: str, tables: Mapping[str, _Table], sets: Sequence[SetScore]) -> PooledScore:
     of = [each for each in sets if each.name in tables]
     conventions = [each.published_convention.accuracy for each in of if each.published_convention]
-    conditions = [condition for condition in CONDITIONS[1:] if any(condition in each.baselines for each in of)]
+    conditions: list[Condition] = [
+        condition for condition in CONDITIONS[1:] if any(condition in each.baselines for each in of)
+    ]
     return PooledScore(
         name=name,
         sets=tuple(tables),

@@ -41,8 +41,9 @@ def acoustic_blindness(scores: Scores) -> Signature:
 
     All by the generated answers, on plain means over each group's sets, with intervals clustered by song. The baseline
     of a group is its accuracy without audio, or, if that was not run, the best single letter's. A group lies well above
-    where its interval begins at least 0.10 above its baseline; at its baseline where the interval reaches down to it
-    and ends at most 0.10 above it. An interval too wide for either leaves the matter undecided.
+    where its interval begins at least 0.10 above its baseline; above where it begins above the end of the baseline's
+    own interval; and else at its baseline where it ends at most 0.10 above it. An interval too wide for either leaves
+    the matter undecided.
     """
     name, groups = "acoustic blindness", {group.name: group for group in scores.groups if group.average}
     missing = [group for group in (_WORDS, *_SOUND) if group not in groups]
@@ -90,23 +91,24 @@ def hallucinated_structure(results: Sequence[Result]) -> Signature:
     return Signature(name, verdict, reason, tuple(wrong[:_SHOWN]))
 
 
-def _baseline(group: PooledScore) -> tuple[float, str]:
+def _baseline(group: PooledScore) -> tuple[float, float, str]:
+    """The accuracy, the end of its interval, and what it is of."""
     silent = group.baselines.get("text_only", {})
     if "generated" in silent:
-        return silent["generated"].accuracy, "without audio"
+        return silent["generated"].accuracy, silent["generated"].clustered[1], "without audio"
     assert group.majority is not None
-    return group.majority, "the best single letter"
+    return group.majority, group.majority, "the best single letter"
 
 
 def _place(group: PooledScore) -> Literal["above", "at", "unclear"]:
-    (low, high), (baseline, _) = group.average["generated"].clustered, _baseline(group)
-    if low > baseline:
+    (low, high), (baseline, end, _) = group.average["generated"].clustered, _baseline(group)
+    if low > end:
         return "above"
     return "at" if high <= baseline + WELL_ABOVE else "unclear"
 
 
 def _said(group: PooledScore) -> str:
-    found, (baseline, what) = group.average["generated"], _baseline(group)
+    found, (baseline, _, what) = group.average["generated"], _baseline(group)
     low, high = found.clustered
     return (
         f"{group.name} {100 * found.accuracy:.1f} % ({100 * low:.1f} to {100 * high:.1f}), "

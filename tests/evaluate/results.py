@@ -24,7 +24,8 @@ def results(
     skill: float = 0.5,
     seed: int = 0,
 ) -> list[Result]:
-    """So many questions a set, `sets` being the group of each, on so many songs. `guess` is right in `skill` of all."""
+    """So many questions a set, `sets` being the group of each, on so many songs. `guess` knows `skill` of all
+    with the song and nothing otherwise, and takes any option where it does not know."""
     return [
         result_of(
             model,
@@ -64,7 +65,7 @@ def result_of(
     order = tuple((place + rotation) % options for place in range(options))
     chance = random.Random(f"{seed} {name} {number} {rotation} {condition}")
     if condition != "audio" and model == "guess":
-        skill = 1 / options
+        skill = 0.0
     chosen = {
         "oracle": right,
         "always_b": order[1],

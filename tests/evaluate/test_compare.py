@@ -80,7 +80,7 @@ def test_the_table_fits_a_terminal():
         results("guess", {"ballroom_genres": "genre"}, questions=9999, songs=999, skill=skill, seed=seed)
         for seed, skill in enumerate((0.5, 0.53))
     ]
-    console.print(comparison_table(compare(*pair), "x[red]mine/checkpoint", "a/far-longer/name"))
+    console.print(comparison_table(compare(pair[0], pair[1]), "x[red]mine/checkpoint", "a/far-longer/name"))
     text = console.export_text()
     assert "all questions" in text and "x[red]mi…" in text and "ballroom_genres" in text
     assert all(len(line) <= 100 for line in text.splitlines())

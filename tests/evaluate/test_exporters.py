@@ -9,14 +9,15 @@ import pytest
 
 from mufun_jax.errors import UserError
 from mufun_jax.evaluate.benchmark_question import BenchmarkQuestion, Song
+from mufun_jax.evaluate.exporters.answered import Prediction
 from mufun_jax.evaluate.exporters.registry import EXPORTERS, export_results
-from tests.evaluate.results import failed, result_of
+from tests.evaluate.results import Model, failed, result_of
 
 OPTIONS = ("Classical", "Blues and rock", "disco", "Drum & bass")
 MODELS = ("oracle", "always_b", "mute")
 
 
-def asked(model="oracle", count=12, name="mini", **source):
+def asked(model: Model = "oracle", count=12, name="mini", **source):
     """Questions and their results; the source row is what is given, with its own `id`."""
     found = [replace(result_of(model, name, "genre", i), set=name) for i in range(count)]
     questions = [
@@ -35,7 +36,7 @@ def asked(model="oracle", count=12, name="mini", **source):
     return questions, found
 
 
-def export(format, folder, model="oracle", prediction="choice", **source):
+def export(format, folder, model: Model = "oracle", prediction: Prediction = "choice", **source):
     questions, found = asked(model, **source)
     files = export_results(format, folder, questions, found, model="mufun", prediction=prediction)
     return questions, found, files
