@@ -222,6 +222,16 @@ def test_heard_needs_every_baseline_below_the_whole_interval():
     assert is_heard(mine(results("oracle", {"disco": "genre"})).scores.sets[0]) is None
 
 
+def test_what_one_letter_scores_is_no_hearing():
+    mostly_a = [result_of("oracle", number=i, song=str(i), gold=0 if i % 10 else 1) for i in range(200)]
+    found = [replace(each, letter=0) if i % 4 else replace(each, letter=2) for i, each in enumerate(mostly_a)]
+    silent = [replace(each, letter=3, condition="text_only") for each in mostly_a]
+    score = mine(found + silent).scores.sets[0]
+    assert score.ways["generated"].clustered[0] > score.baselines["text_only"]["generated"].accuracy
+    assert score.majority == 0.9
+    assert is_heard(score) is False
+
+
 def test_warnings_say_what_a_reader_must_know():
     found = results("oracle", {"disco": "genre"}, questions=30, rotations=2)
     found[0] = failed(found[0], "a.wav: too long")
@@ -267,8 +277,9 @@ def test_examples_are_of_every_kind_and_of_several_sets():
 def hostile():
     found = results("guess", {"disco": "genre"}, questions=20, conditions=["audio", "text_only"])
     found = [
-        replace(result, id=f"{EVIL}{result.id}", set=EVIL, group=EVIL, prompt=EVIL, reply=EVIL, song=EVIL + result.song)
-        for result in found
+        replace(result, id=f"{EVIL}{result.id}", set=name, group=name, prompt=EVIL, reply=EVIL, song=EVIL + result.song)
+        for i, result in enumerate(found)
+        for name in [f"{'<i>ab' if i % 3 else ''}{i % 3}{EVIL}"]
     ]
     found[0] = failed(found[0], EVIL)
     return make_report(
@@ -281,8 +292,9 @@ def test_strangers_texts_do_nothing(tmp_path):
     assert page.count("<script") == 2, "the data and our own; Plotly was taken out"
     assert "<img" not in page and "\u202e" not in page
     assert html.unescape(page).count("<script>document.title='owned'") > 20
-    drawn = json.dumps(figures_of(page))
-    assert "&lt;script&gt;" in drawn and "<script" not in drawn
+    figures = figures_of(page)
+    drawn = json.dumps(figures).replace("<b>", "").replace("</b>", "")
+    assert "radar" in figures and "&lt;i&gt;ab" in drawn and not re.search(r"<[a-z/]", drawn)
     outside_code = re.sub(r"(`+) .*? \1(?!`)", "", text)
     assert "<" not in outside_code.replace(r"\<", "")
     assert not re.search(r"(?<!\\)\[x\]", outside_code)

@@ -127,7 +127,9 @@ def test_lmms_eval(tmp_path, model):
 def test_the_raw_reply_if_asked_for_and_nothing_for_an_error(tmp_path, format):
     questions, found = asked()
     found[1] = failed(found[1])
-    (path,) = export_results(format, tmp_path, questions, found, model="mufun", prediction="reply")
+    elsewhere = [replace(result, reply="from silence", condition="silence") for result in found]
+    elsewhere += [replace(result, reply="turned", rotation=1) for result in found]
+    (path,) = export_results(format, tmp_path, questions, found + elsewhere, model="mufun", prediction="reply")
     text = path.read_text()
     rows = [json.loads(line) for line in text.splitlines()] if format == "lmms_eval" else json.loads(text)
     keys = {"mmau": "model_output", "mmar": "answer_prediction", "muchomusic": "model_output", "cmi_bench": "response"}

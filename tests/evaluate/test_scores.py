@@ -97,7 +97,7 @@ def test_length_normalisation_divides_by_the_tokens():
 def test_a_log_probability_that_is_no_number_is_an_error_and_wrong(number):
     good = result_of("oracle", gold=0)
     assert good.log_probabilities
-    options = (*good.log_probabilities[:3], OptionLogProbability(number, -9.0, 2))
+    options = (OptionLogProbability(number, -1.0, 2), *good.log_probabilities[1:])
     each = score([replace(good, log_probabilities=options)]).sets[0]
     assert each.errors == 1
     assert each.ways["letter_log_probability"].accuracy == 0.0

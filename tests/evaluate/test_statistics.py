@@ -76,6 +76,8 @@ def test_the_clustered_interval_is_never_a_point():
         found = accuracy_of([value] * 12, [str(i % 4) for i in range(12)])
         assert found and found.standard_error == pytest.approx(0)
         assert found.clustered[1] - found.clustered[0] > found.wilson[1] - found.wilson[0] > 0.1
+        four_songs = wilson(value, 4 * (1.959964 / float(student.ppf(0.975, 3))) ** 2)
+        assert found.clustered == pytest.approx(four_songs, abs=1e-6), "begins at the number of songs"
     found = accuracy_of([1.0, 0.0], ["a", "b"])
     assert found and found.clustered[0] < 0.05 and found.clustered[1] > 0.95
     one = accuracy_of([1.0, 1.0], ["a", "a"])
