@@ -57,7 +57,7 @@ def _unreadable(scores: Scores) -> Iterable[str]:
 def _orders(scores: Scores) -> Iterable[str]:
     if scores.incomplete:
         yield (
-            f"{scores.incomplete:,} {_questions(scores.incomplete)} were asked in fewer than {scores.orders} orders of "
+            f"{scores.incomplete:,} {_questions(scores.incomplete)} {_was(scores.incomplete)} asked in fewer than {scores.orders} orders of "
             "the options: the run is not finished"
         )
     ties = Counter[str]()
@@ -93,8 +93,8 @@ def _missing(scores: Scores) -> Iterable[str]:
     other = [each for each in published().sets if each.name in asked and asked[each.name] != each.questions]
     if other:
         shown = ", ".join(f"{each.name} {asked[each.name]:,} of {each.questions:,}" for each in other[:_SHOWN])
-        more = f", and {len(other) - _SHOWN} more sets" if len(other) > _SHOWN else ""
-        yield f"{len(other)} sets have another number of questions than published: {shown}{more}"
+        more = f", and {len(other) - _SHOWN} more" if len(other) > _SHOWN else ""
+        yield f"{_sets(len(other))} another number of questions than published: {shown}{more}"
 
 
 def _most(counts: Counter[str]) -> str:
@@ -114,6 +114,14 @@ def _count(things: Sequence[object], noun: str) -> str:
 
 def _are(things: Sequence[object]) -> str:
     return "is" if len(things) == 1 else "are"
+
+
+def _was(count: int) -> str:
+    return "was" if count == 1 else "were"
+
+
+def _sets(count: int) -> str:
+    return "1 set has" if count == 1 else f"{count} sets have"
 
 
 def _questions(count: int) -> str:

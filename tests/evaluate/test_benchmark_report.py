@@ -243,7 +243,7 @@ def test_warnings_say_what_a_reader_must_know():
         "2 rows could not be made a question and are wrong: two options (2)",
         "1 question ended with an error, which is wrong: a.wav: too long (1)",
         "no letter could be read in 1 of 58 replies (1.7 %), which are wrong: disco 1",
-        "1 question were asked in fewer than 2 orders of the options: the run is not finished",
+        "1 question was asked in fewer than 2 orders of the options: the run is not finished",
         "the audio of 1 question was longer than the model hears: on average 10 s of each were not heard",
         "the results are of 2 models; run it anew into an empty file to have one",
     )
@@ -256,7 +256,7 @@ def test_a_part_of_mucue_says_what_is_missing():
     )
     missing, counts = report.warnings
     assert missing.startswith("the mean is over 1 of MuCUE's 26 sets; not asked: gtzan_key, nsyn_pitch,")
-    assert counts == "1 sets have another number of questions than published: gs_key_30s 24 of 500"
+    assert counts == "1 set has another number of questions than published: gs_key_30s 24 of 500"
     assert report.published[0].average == pytest.approx(0.504), "compared over the same sets"
 
 
