@@ -57,8 +57,8 @@ def _unreadable(scores: Scores) -> Iterable[str]:
 def _orders(scores: Scores) -> Iterable[str]:
     if scores.incomplete:
         yield (
-            f"{scores.incomplete:,} {_questions(scores.incomplete)} {_was(scores.incomplete)} asked in fewer than {scores.orders} orders of "
-            "the options: the run is not finished"
+            f"{scores.incomplete:,} {_questions(scores.incomplete)} {_was(scores.incomplete)} "
+            f"asked in fewer than {scores.orders} orders of the options: the run is not finished"
         )
     ties = Counter[str]()
     for each in scores.sets:
