@@ -52,6 +52,7 @@ SIDEWAYS = {
     ("checkpoints_command", "commands"),
     ("plan_command", "commands"),
     ("report_command", "commands"),
+    ("evaluate", "report"),  # the looks of a page
 }
 DATA_PIPELINES_MAY = {"audio", "text", "batch", "config", "config_file", "errors"}
 MAY_IMPORT_DATA_PIPELINES = {"train", "evaluate", "commands", "cli"}

@@ -3,7 +3,7 @@
 from collections import Counter
 from collections.abc import Sequence
 
-from scipy.stats import binomtest
+from mufun_jax.evaluate.statistics import wilson
 
 
 def is_correct(reply: str, answer: str) -> bool:
@@ -13,8 +13,7 @@ def is_correct(reply: str, answer: str) -> bool:
 
 def wilson_interval(correct: int, n: int) -> tuple[float, float]:
     """The 95 % confidence interval of a proportion (Wilson 1927)."""
-    interval = binomtest(correct, n).proportion_ci(confidence_level=0.95, method="wilson")
-    return float(interval.low), float(interval.high)
+    return wilson(correct / n, n)
 
 
 def majority_accuracy(answers: Sequence[str]) -> float:
