@@ -22,11 +22,15 @@ class Song:
 
 @dataclass(frozen=True)
 class OptionLayout:
-    """How a benchmark lays out its options: what stands before and after each letter, and between two options."""
+    """How a benchmark lays out its options: what stands before and after each letter, and between two options.
+
+    Without `letters` the options stand alone: the answer is a text.
+    """
 
     before: str = ""
     after: str = ". "
     between: str = " \n"
+    letters: bool = True
 
 
 @dataclass(frozen=True)

@@ -62,6 +62,8 @@ def lettered(options: Sequence[str], layout: OptionLayout | None = None) -> str:
     """The options with their letters, by default as MuCUE lays them out: `"A. metal \\nB. disco"`."""
     layout = OptionLayout() if layout is None else layout
     assert len(options) <= len(LETTERS)
+    if not layout.letters:
+        return layout.between.join(options)
     shown = (f"{layout.before}{letter}{layout.after}{option}" for letter, option in zip(LETTERS, options, strict=False))
     return layout.between.join(shown)
 

@@ -7,7 +7,6 @@ the records are relative to the record file. Either way a record has `audio`, `q
 """
 
 import json
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from importlib.resources import files
 from pathlib import Path
@@ -15,7 +14,7 @@ from pathlib import Path
 from mufun_jax.errors import UserError, nearest
 from mufun_jax.evaluate.benchmark_question import Benchmark, BenchmarkQuestion
 from mufun_jax.evaluate.benchmarks.audio_file import find_song
-from mufun_jax.evaluate.benchmarks.record_file import files_in, records
+from mufun_jax.evaluate.benchmarks.record_file import SHARD, files_in, records, whole
 from mufun_jax.evaluate.benchmarks.row import Row, RowError, collect, letter_place, read_segment
 from mufun_jax.evaluate.choices import OPTIONS_PLACE, parse_choices
 
@@ -23,7 +22,6 @@ PROMPT = "Choose the correct option for the question based on the audio. "
 _FIELDS = ("audio", "question", "choices_text", "correct_choice", "time_seg")
 _ABOUT = ("dataset_info.json", "dataset_infos.json", "dataset_dict.json", "state.json")  # not records
 _SUFFIXES = (".parquet", ".jsonl", ".json")
-_SHARD = re.compile(r"(?P<set>.+)-(?P<number>\d{5})-of-(?P<count>\d{5})(-[0-9a-f]{16})?")
 _LAYOUTS = "data/SET-00000-of-00001.parquet as the hub has them, or SET.jsonl beside audio files"
 
 
@@ -69,7 +67,7 @@ def _set_files(folder: Path, groups: Mapping[str, str]) -> dict[str, list[Path]]
     """The files of each set, in the order of their shards."""
     found: dict[str, dict[tuple[int, int], Path]] = {}
     for path in files_in(folder, _SUFFIXES):
-        shard = _SHARD.fullmatch(path.stem)
+        shard = SHARD.fullmatch(path.stem)
         name = normalized(shard["set"] if shard else path.stem)
         if name not in groups:
             if path.name in _ABOUT:
@@ -81,16 +79,7 @@ def _set_files(folder: Path, groups: Mapping[str, str]) -> dict[str, list[Path]]
             raise UserError(f"{path}: the set {name} is in {other}, too; leave one of them in the folder")
     if not found:
         raise UserError(f"{folder}: no MuCUE in it; expected are {_LAYOUTS}")
-    return {name: _whole(name, shards, folder) for name, shards in found.items()}
-
-
-def _whole(name: str, shards: Mapping[tuple[int, int], Path], folder: Path) -> list[Path]:
-    counts = {count for _, count in shards}
-    missing = sorted(set(range(max(counts))) - {number for number, _ in shards})
-    if len(counts) > 1 or missing or len(shards) != max(counts):
-        wrong = "is there in parts of different versions" if len(counts) > 1 else f"lacks its parts {missing}"
-        raise UserError(f"{folder}: the set {name} {wrong}; download it again")
-    return [path for _, path in sorted(shards.items())]
+    return {name: whole(f"the set {name}", shards, folder) for name, shards in found.items()}
 
 
 def _rows(name: str, paths: Sequence[Path], folder: Path) -> Iterator[Row]:

@@ -38,6 +38,16 @@ def parquet_rows(path: Path, audio_column: str | None) -> Iterator[tuple[dict[st
         raise UserError(f"{path}: is no Parquet file, or a damaged one: {error}; download it again") from None
 
 
+def parquet_columns(path: Path) -> list[str]:
+    """The names of a file's columns. Raises UserError as `parquet_rows` does."""
+    pyarrow = _pyarrow()
+    try:
+        with _opened(path) as file:
+            return list(file.schema_arrow.names)
+    except pyarrow.ArrowException as error:
+        raise UserError(f"{path}: is no Parquet file, or a damaged one: {error}; download it again") from None
+
+
 def _row(
     path: Path, column: str | None, fields: dict[str, Any], audio: Any, place: int, number: int
 ) -> tuple[dict[str, Any], Song | None]:

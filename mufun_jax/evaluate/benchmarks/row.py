@@ -2,12 +2,16 @@
 
 import json
 import math
+import random
+import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from mufun_jax.errors import UserError, nearest
 from mufun_jax.evaluate.benchmark_question import LETTERS, BadRow, Benchmark, BenchmarkQuestion, Song
 from mufun_jax.evaluate.choices import OPTIONS_PLACE
+from mufun_jax.evaluate.mention import bare
 
 _LONGEST_TEXT = 100_000  # characters of a question or an option; a benchmark's have some hundred
 
@@ -36,6 +40,11 @@ class Row:
         if not isinstance(value, str) or not value.strip():
             raise RowError(f"{name} is {shown(value)}; it must be a text")
         return checked_text(value, name)
+
+
+def named(value: Any, otherwise: str) -> str:
+    """A name from a field, or another where the field holds none."""
+    return str(value) if isinstance(value, str | int) and str(value).strip() else otherwise
 
 
 def shown(value: Any) -> str:
@@ -85,6 +94,66 @@ def letter_place(value: Any, options: int, name: str = "answer") -> int:
     return LETTERS.index(letter)
 
 
+def read_options(value: Any, name: str = "options") -> tuple[str, ...]:
+    """Texts from a list of them, or from a text that holds one in JSON; letters before all of them are taken away.
+
+    Raises RowError where there are not at least two, and at most as many as letters.
+    """
+    options = value
+    if isinstance(options, str):
+        try:
+            options = json.loads(options)
+        except (ValueError, RecursionError):
+            raise RowError(f"{name} is {shown(value)}; it must be a list of texts") from None
+    if not isinstance(options, list | tuple) or not all(isinstance(option, str) for option in options):
+        raise RowError(f"{name} is {shown(value)}; it must be a list of texts")
+    if not 2 <= len(options) <= len(LETTERS):
+        raise RowError(f"{name} has {len(options)} options; from 2 to {len(LETTERS)} can be asked")
+    bared = [without_letter(option, letter) for option, letter in zip(options, LETTERS, strict=False)]
+    texts = [text.strip() for text in (options if None in bared else bared)]  # pyright: ignore[reportOptionalMemberAccess]
+    if not all(texts):
+        raise RowError(f"{name} is {shown(value)}; an option is empty")
+    return tuple(checked_text(text, name) for text in texts)
+
+
+def without_letter(option: str, letter: str) -> str | None:
+    """ "Man" of "(A) Man" or "A. Man", None where the option does not begin with its letter."""
+    found = re.match(rf"\(?{letter}[.):]\s*(?=\S)", option)
+    return option[found.end() :] if found else None
+
+
+def answer_place(value: Any, options: Sequence[str], *, letters: bool = False) -> int:
+    """The place of the option that has this text, or, with `letters`, that is this letter.
+
+    Raises RowError where it is none, or where text and letter, or two options, may be meant.
+    """
+    if not isinstance(value, str) or not value.strip():
+        raise RowError(f"the answer is {shown(value)}; it must be the text of an option")
+    lettered = {
+        place
+        for place, letter in enumerate(LETTERS[: len(options)])
+        if (without_letter(value, letter) or "") == options[place]
+    }
+    exact = {place for place, option in enumerate(options) if option == value.strip()} or lettered
+    places = exact or {place for place, option in enumerate(options) if bare(option) == bare(value)}
+    if letters and len(letter := value.strip().strip("().: ")) == 1 and letter.upper() in LETTERS[: len(options)]:
+        places |= {LETTERS.index(letter.upper())}
+    if len(places) != 1:
+        meant = "none" if not places else f"{len(places)}"
+        raise RowError(f"the answer {shown(value)} is {meant} of the options {shown(list(options))}")
+    return places.pop()
+
+
+def shuffled(options: Sequence[str], id_: str) -> tuple[tuple[str, ...], tuple[int, ...]]:
+    """Options in an order that is always the same for an id, and the place that each had.
+
+    For benchmarks that name the right option first: unshuffled, the answer would always be A.
+    """
+    order = list(range(len(options)))
+    random.Random(id_).shuffle(order)
+    return tuple(options[place] for place in order), tuple(order)
+
+
 def collect(
     name: str,
     rows: Iterable[Row],
@@ -118,8 +187,18 @@ def _unused(id_: str, times: dict[str, int]) -> str:
     return id_ if times[id_] == 1 else _unused(f"{id_}#{times[id_]}", times)
 
 
-def of_sets(benchmark: Benchmark, sets: Sequence[str]) -> Benchmark:
-    """The part of a benchmark that is in some of its sets."""
+def chosen_sets(benchmark: Benchmark, sets: Sequence[str] | None) -> Benchmark:
+    """The part of a benchmark that is in some of its sets, all of it for None. Raises UserError for what is no set."""
+    if not benchmark.groups:
+        raise UserError(f"no question of {benchmark.name} that can be asked here in the folder; is it the whole of it?")
+    if sets is None:
+        return benchmark
+    for name in sets:
+        if name not in benchmark.groups:
+            raise UserError(
+                f"no set {name!r} in {benchmark.name}{nearest(name, list(benchmark.groups))}; there are "
+                f"{', '.join(map(repr, benchmark.groups))}"
+            )
     return replace(
         benchmark,
         questions=tuple(question for question in benchmark.questions if question.set in sets),
