@@ -56,6 +56,9 @@ def test_what_is_there_is_left_and_what_is_torn_is_none(tmp_path, library, monke
     (tmp_path / "data").mkdir()
     there = tmp_path / "data" / "gtzan-00000-of-00001.parquet"
     there.write_bytes(b"mine")
+    assert fetch("mucue", tmp_path)[0] == there
+    assert there.read_bytes() == b"mine"
+    (tmp_path / "data" / "nsyn_pitch-00000-of-00001.parquet").unlink()
 
     def torn(self, path):
         with open(path, "wb") as file:
@@ -65,7 +68,6 @@ def test_what_is_there_is_left_and_what_is_torn_is_none(tmp_path, library, monke
     monkeypatch.setattr(FakeDataset, "to_parquet", torn)
     with pytest.raises(KeyboardInterrupt):
         fetch("mucue", tmp_path)
-    assert there.read_bytes() == b"mine"
     assert list((tmp_path / "data").glob("*.parquet")) == [there]
 
 

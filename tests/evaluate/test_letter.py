@@ -54,6 +54,7 @@ OF_GENRES = [
     ("**B. disco**\n\nExplanation: The song uses A and C chords", B), ("Only B remains", B), ("B, not A", B),
     ("B instead of A", B),
     ("Options A and B are too slow, C is too fast. D fits best.", D), ("Is it A? No. The answer is B.", B),
+    ("The answer is B and A is slower", B),
     # Only mentioned.
     ("It is a classical piece", C), ("A disco song", B), ("This sounds like disco to me.", B),
     ("A classical piece of music", C),
@@ -111,6 +112,7 @@ UNREADABLE_GENRES = [
     "The song is in C", "C major",
     "section B returns", "B minor", "discotheque", "abcd", "ABCD", "BB", "A B C D", "rap metaldisco",
     "unlike disco", "A is too slow",
+    "It is not metal, disco", "not A, B", "Is the answer B?", "The option: B is wrong",
     "N/A", "n/a", "B; C", "disco. metal.", "disco/metal", "B over A", "2", "option 2", "The first option",
     "A: disco", "B,C", "BC",
     "B and maybe C", "vitamin C", "It has elements of both disco and metal", "Only one of B and C",
@@ -166,6 +168,7 @@ LAST_NONE = ("metal", "disco", "classical", "None of the above")
         (SHIFTED, "The key is B minor.", A), (SHIFTED, "The answer is A minor", B), (SHIFTED, "C♯ minor", C),
         (SHIFTED, "C minor", None),
         (SHIFTED, "The answer is B minor", A), (SHIFTED, "The answer is B: A minor", B), (SHIFTED, "b minor", A),
+        (("Option B", "Option A"), "Option B", A), (("rock", "rock and roll"), "It is rock and roll.", B),
         # Numbers.
         (BPM, "120", A), (BPM, "12", B), (BPM, "120 BPM", A), (BPM, "The tempo is 120.", A), (BPM, "about 12 BPM", B),
         (BPM, "121.5", D), (BPM, "121", None), (BPM, "12.5", None), (BPM, "1200", None), (BPM, "A: 120", A),

@@ -160,6 +160,13 @@ def test_what_is_read_leniently(tmp_path, row, segment):
     assert (benchmark.questions[0].segment, benchmark.questions[0].answer) == (segment, 1)
 
 
+def test_the_options_stand_as_the_benchmark_has_them(tmp_path):
+    text = "A. red\nB. green\n\nC.blue\nD. white \n"
+    (question,) = read_mucue(one_set(tmp_path, [{"choices_text": text}])).questions
+    assert question.options == ("red", "green", "blue", "white")
+    assert prompt_of(question, (0, 1, 2, 3)).endswith(f"Which? {text}")
+
+
 def test_a_json_list_and_a_folder_a_set(tmp_path):
     place = tmp_path / "records"
     place.mkdir()
