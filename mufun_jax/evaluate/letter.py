@@ -19,7 +19,8 @@ mark-up; full-width letters become letters. Then the first of these rules that s
    metal"), and of a letter that no option has.
 6. Without a claim, the options that are mentioned count (`mention`), by letter or by text as whole words, longer texts
    first; not those that are denied ("not B but C"), nor those in questions. Just one of them is the answer. An article
-   is no letter, nor is the name of a note or a part ("in C", "D minor", "section B"), unless an option says so.
+   is no letter, nor is the name of a note or a part ("in C", "D minor", "section B"), unless an option says so; a
+   letter that may as well be a note of another option ("The key is C", with C major under A) makes it unreadable.
 
 Where no rule gives an option, the reply is unreadable. Nothing is ever found by elimination ("not A, B or C"), and
 nothing is guessed.

@@ -14,10 +14,10 @@ _AFTER_LETTER = (
     "is|are|was|because|since|as|and|or|but|due|based|would|seems|fits|matches|for|which|with|sounds|appears|looks|than"
 )
 # What follows the name of a note, of a key or of a part of a piece, and stands before it.
-_AFTER_NOTE = (
-    "major|minor|maj|min|sharp|flat|natural|dim|diminished|aug|augmented|sus|dorian|phrygian|lydian|mixolydian|aeolian|"
-    "ionian|locrian|chords?|notes?|key|scale|strings?|section|part|theme"
+_QUALITY = (
+    "major|minor|maj|min|dim|diminished|aug|augmented|sus|dorian|phrygian|lydian|mixolydian|aeolian|ionian|locrian"
 )
+_AFTER_NOTE = rf"{_QUALITY}|sharp|flat|natural|chords?|notes?|key|scale|strings?|section|part|theme"
 _BEFORE_NOTE = "sections?|parts?|themes?|plan|vitamin|strings?|notes?|chords?|key of|key|in|tuned to"
 
 _W = r"[^\W\u3040-\u9fff]"  # of a word; Chinese and Japanese are written without spaces, and end none
@@ -66,16 +66,26 @@ class Options:
             by_text.setdefault(bare(option), set()).add(place)
         by_text.pop("", None)
         self.by_text = {text: frozenset(places) for text, places in by_text.items()}
+        # "The key is C" may mean C major, which may be another option than that of the letter C.
+        self._by_note: dict[str, frozenset[int]] = {}
+        for text, places in self.by_text.items():
+            if re.match(rf"[a-g] (?:{_QUALITY})\b", text):
+                self._by_note[text[0]] = self._by_note.get(text[0], frozenset()) | places
         # Longest first, so that "D minor" is not read as "minor". Single letters are looked for as letters.
         words = sorted((text for text in by_text if not _is_letter(text)), key=len, reverse=True)
         self._texts = re.compile("|".join(map(_bounded, words)), re.IGNORECASE) if words else None
 
     def letter_places(self, letter: str, *, as_text: bool) -> frozenset[int]:
-        """The option of a letter. With `as_text`, or where there is none, also the option whose text is the letter."""
+        """The option of a letter; where there is none, the option whose text is that letter.
+
+        With `as_text` all that the letter can mean in prose: its option, and those of a note by that name.
+        """
         place = LETTERS.index(letter.upper())
         own = frozenset({place} if place < self.count else ())
         named = self.by_text.get(letter.lower(), frozenset())
-        return own | named if as_text or not own else own
+        if as_text:
+            return own | named | self._by_note.get(letter.lower(), frozenset())
+        return own or named
 
     def text_at(self, text: str, at: int) -> Mention | None:
         """The longest option's text (of more than a letter) that begins at a place."""

@@ -136,6 +136,7 @@ def test_an_unreadable_reply_is_never_guessed(reply):
 
 
 NOTES = ("C", "E", "C#", "G")
+TONICS = ("C major", "Db major", "A minor", "B flat minor")
 MINORS = ("minor", "D minor", "major", "D major")
 BPM = ("120", "12", "60", "121.5")
 YES_NO = ("Yes", "No")
@@ -157,6 +158,10 @@ LAST_NONE = ("metal", "disco", "classical", "None of the above")
         (NOTES, "E", B), (NOTES, "C#", C), (NOTES, "The answer is C#.", C), (NOTES, "C♯", C), (NOTES, "G", D),
         (NOTES, "C", C),
         (NOTES, "The note is G", D), (NOTES, "The note is E.", B), (NOTES, "B", B), (NOTES, "F", None), (NOTES, "A", A),
+        (TONICS, "The key is C", None), (TONICS, "It is C.", None), (TONICS, "C", C), (TONICS, "The answer is C", C),
+        (TONICS, "The key is C major", A), (TONICS, "C. A minor", C), (TONICS, "A: C major", A),
+        (TONICS, "I think B", B),
+        (TONICS, "The song is in A.", None), (TONICS, "B. A minor", None),
         # Options that contain one another.
         (MINORS, "minor", A), (MINORS, "D minor", B), (MINORS, "It is in D minor", B), (MINORS, "It is minor.", A),
         (MINORS, "The mode is major", C), (MINORS, "D", D), (MINORS, "D.", D), (MINORS, "D. D major", D),
