@@ -3,6 +3,7 @@
 import re
 from dataclasses import dataclass
 
+from mufun_jax.evaluate.benchmark_question import LETTERS
 from mufun_jax.evaluate.mention import (
     COORDINATION,
     Mention,
@@ -110,7 +111,10 @@ def _whole_target(text: str, target: Mention, options: Options) -> tuple[frozens
         named = options.named_by(text, gap.end()) if gap else None
         if named is not None:
             places, end = (named.places & places or places | named.places), named.end
-    while (joint := COORDINATION.match(text, end)) is not None:
+    for _ in range(len(LETTERS)):  # more are not named together, and a reply may go on without end
+        joint = COORDINATION.match(text, end)
+        if joint is None:
+            break
         following = options.text_at(text, joint.end()) or letter_at(text, joint.end(), options)
         if following is None or _VERB.match(text, following.end):
             break

@@ -3,7 +3,7 @@
 What is replied is first made plain (`reply_text`): what stands before the end of the thinking is dropped, and so is
 mark-up; full-width letters become letters. Then the first of these rules that says something decides:
 
-1. A reply that is still thinking when it ends is unreadable.
+1. A reply that is still thinking when it ends is unreadable, and so is one of more than 10,000 characters after it.
 2. Marked answers, `<answer>…</answer>`, `\\boxed{…}`, or `{"answer": "…"}`, are read by the rules below, and nothing
    else in the reply is. Where two of them differ, or one is unreadable, so is the reply.
 3. The reply is a letter and nothing else but brackets and punctuation: "B", "(b)", "B.". The letter wins over an option
@@ -33,6 +33,7 @@ from mufun_jax.evaluate.claim import Claim, claims
 from mufun_jax.evaluate.mention import Options, bare, mentions
 from mufun_jax.evaluate.reply_text import last_thought_removed, marked_parts, plain
 
+_LONGEST_ANSWER = 10_000  # characters; a model that does not end repeats itself, and chooses nothing
 _TAKEN_BACK = re.compile(
     r"\b(?:wait|actually|correction|on second thought|sorry|i mean|no,|hmm)\b|\bno,|不对|更正", re.IGNORECASE
 )
@@ -41,7 +42,7 @@ _TAKEN_BACK = re.compile(
 def read_letter(reply: str, options: Sequence[str]) -> int | None:
     """The place of the chosen option, None where the reply is unreadable. The rules are in the module's docstring."""
     answer = last_thought_removed(reply)
-    if answer is None:
+    if answer is None or len(answer) > _LONGEST_ANSWER:
         return None
     known = Options(options)
     if parts := marked_parts(answer):

@@ -1,3 +1,5 @@
+import time
+
 import pytest
 
 from mufun_jax.evaluate.letter import read_letter
@@ -209,6 +211,14 @@ def test_there_are_more_than_a_hundred_phrasings():
     assert len(OF_GENRES) == len({reply for reply, _ in OF_GENRES})
 
 
-def test_a_long_reply_is_read_in_no_time():
-    reply = "It may be metal, or B, and then not A. " * 1000
-    assert read_letter(reply, GENRES) is None
+def test_a_reply_without_end_is_unreadable():
+    assert read_letter("B. " + "It is a song. " * 500, GENRES) == B
+    assert read_letter("B. " + "It is a song. " * 5000, GENRES) is None
+    assert read_letter("<think>" + "It may be A. " * 5000 + "</think>B", GENRES) == B
+
+
+@pytest.mark.parametrize("part", ["A or ", "answer is ", "A. ", "not ", "* ", "(", "B\n", "it is B, "])
+def test_no_reply_takes_long(part):
+    begun = time.process_time()
+    read_letter(part * (9_999 // len(part)), GENRES)
+    assert time.process_time() - begun < 3
