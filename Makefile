@@ -21,13 +21,13 @@ setup-test: .venv/setup-test.stamp
 	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	@echo "Installing (a minute or two)"
 	$(PIP) --no-deps tinysoundfont
-	$(PIP) --editable '.[score,prepare,report,serve]'
+	$(PIP) --editable '.[score,prepare,report,serve,evaluate]'
 	@touch $@
 
 # torch first and by itself: with it there, nothing else brings a larger build of it.
 .venv/setup-test.stamp: .venv/setup.stamp
 	$(PIP) torch
-	$(PIP) --editable '.[score,prepare,report,serve,datasets,plan,notebooks,test]'
+	$(PIP) --editable '.[score,prepare,report,serve,evaluate,datasets,plan,notebooks,test]'
 	@touch $@
 
 demo: setup

@@ -21,6 +21,19 @@ class Song:
 
 
 @dataclass(frozen=True)
+class OptionLayout:
+    """How a benchmark lays out its options: what stands before and after each letter, and between two options.
+
+    Without `letters` the options stand alone: the answer is a text.
+    """
+
+    before: str = ""
+    after: str = ". "
+    between: str = " \n"
+    letters: bool = True
+
+
+@dataclass(frozen=True)
 class BenchmarkQuestion:
     """One multiple-choice question.
 
@@ -28,6 +41,10 @@ class BenchmarkQuestion:
     `{options}` where the lettered options stand, so that their order can be rotated. `options` are texts without
     letters, `answer` is the place of the right one. `segment` is a part of the song in seconds. `source` is the row as
     the benchmark has it, for exporters.
+
+    `more_songs` are the second and later audios of a question on several; they have no segments. `layout` is the
+    benchmark's way of laying out options, and `options_text` its own text of them, kept so that the prompt in the
+    benchmark's order is the benchmark's to the letter (`choices.prompt_of`).
     """
 
     id: str
@@ -39,6 +56,9 @@ class BenchmarkQuestion:
     answer: int
     segment: tuple[float, float] | None = None
     source: Mapping[str, Any] = field(default_factory=dict, compare=False, repr=False)
+    more_songs: tuple[Song, ...] = ()
+    layout: OptionLayout = OptionLayout()
+    options_text: str | None = None
 
 
 @dataclass(frozen=True)
