@@ -88,7 +88,7 @@ def measure_reuse(name: str, song: Path, rounds: int, *, large: bool) -> Iterato
     config, tokenizer = heard_whole(name), load_tokenizer("nano")
     mesh = inference_mesh()
     params = layers_apart(init_params(config, mesh, 0))
-    model = MuFun(MuFunModel(config, Compute(scan_layers=False)), params, tokenizer, mesh)
+    model = MuFun(MuFunModel(config, Compute(kernel="blocks", scan_layers=False)), params, tokenizer, mesh)
     questions = [make_question(f"What is heard in bar {number}?", song) for number in range(QUESTIONS)]
 
     def forget() -> None:
