@@ -25,7 +25,7 @@ setup-test: .venv/setup-test.stamp
 # torch first and by itself: with it there, nothing else brings a larger build of it.
 .venv/setup-test.stamp: .venv/setup.stamp
 	$(PIP) torch
-	$(PIP) --editable '.[score,prepare,report,serve,datasets,plan,notebooks,test]'
+	$(PIP) --editable '.[score,prepare,report,serve,metrics,datasets,plan,notebooks,test]'
 	@touch $@
 
 demo: setup
