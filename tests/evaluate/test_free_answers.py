@@ -1,4 +1,5 @@
 import json
+from typing import Any
 
 import numpy as np
 import pytest
@@ -9,7 +10,7 @@ from mufun_jax.errors import UserError
 from mufun_jax.evaluate.free_answers import MetricScore, measure_tasks, read_metrics
 from mufun_jax.evaluate.report import metric_table, write_scores
 from mufun_jax.evaluate.tasks import load_items
-from mufun_jax.generate.answer import Answer
+from mufun_jax.generate.answer import Answer, Finish
 
 LINES = ("the rain falls down", "a road of stone", "nobody knows", "over the hill and far away")
 
@@ -17,8 +18,8 @@ LINES = ("the rain falls down", "a road of stone", "nobody knows", "over the hil
 class Oracle:
     """Stands for a model: hears the number of the song, and says what it is asked for in a sentence."""
 
-    def __init__(self, finish="stop"):
-        self.finish = finish
+    def __init__(self, finish: Finish = "stop"):
+        self.finish: Finish = finish
         self.limits = {}
 
     def answer(self, questions, *, max_new_tokens):
@@ -89,13 +90,21 @@ def test_answers_that_the_limit_ended_are_counted(items):
 
 
 def test_heard_only_where_the_interval_is_better_than_each_baseline():
-    common = {"metric": "m", "headline": "h", "n": 9, "score": 0.5, "interval": (0.4, 0.6), "figures": {}}
-    baselines = dict.fromkeys(("constant", "no_audio", "wrong_audio"))
+    common: dict[str, Any] = {
+        "metric": "m",
+        "headline": "h",
+        "n": 9,
+        "score": 0.5,
+        "interval": (0.4, 0.6),
+        "figures": {},
+    }
+    baselines = ("constant", "no_audio", "wrong_audio")
     for lower, good, bad in ((True, 0.61, 0.6), (False, 0.39, 0.4)):
-        assert MetricScore(lower_is_better=lower, **common, **dict.fromkeys(baselines, good)).is_heard
+        values: dict[str, Any] = {**common, **dict.fromkeys(baselines, good), "lower_is_better": lower}
+        assert MetricScore(**values).is_heard
         for baseline in baselines:
-            values = dict.fromkeys(baselines, good) | {baseline: bad}
-            assert not MetricScore(lower_is_better=lower, **common, **values).is_heard
+            worse: dict[str, Any] = {**values, baseline: bad}
+            assert not MetricScore(**worse).is_heard
 
 
 @pytest.mark.parametrize(

@@ -52,10 +52,10 @@ def measure_segments(replies: Sequence[str], references: Sequence[str]) -> Measu
         counts["unreadable"] += said is None
         counts["overlapping"] += said is not None and overlaps(said)
         counts["past_end"] += said is not None and end is not None and (said[-1].end or said[-1].start) > end
-        usable = said is not None and not overlaps(said)
-        hits.append(_hits(right, said) if usable else [0.0] * 3 * len(WINDOWS))
+        usable = None if said is None or overlaps(said) else said
+        hits.append([0.0] * 3 * len(WINDOWS) if usable is None else _hits(right, usable))
         if end is not None and all(section.label for section in right):
-            pairs.append(_pairs(right, said, end) if usable else [0.0] * 3)
+            pairs.append([0.0] * 3 if usable is None else _pairs(right, usable, end))
     names = [f"{what}_{window:g}" for window in WINDOWS for what in ("precision", "recall", "f")]
     figures = {name: fmean(values) for name, values in zip(names, zip(*hits, strict=True), strict=True)}
     if pairs:
