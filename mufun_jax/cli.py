@@ -194,10 +194,13 @@ def evaluate(
     checkpoint: CheckpointOption,
     out: Annotated[Path | None, typer.Option(help="Write the scores here too, as JSON.")] = None,
     task: Annotated[list[str] | None, typer.Option(help="Only this task. Repeatable.")] = None,
+    metric: Annotated[
+        list[str] | None, typer.Option(help="TASK=METRIC: lyrics, key, tempo, chords, segments, captions. Repeatable.")
+    ] = None,
     dtype: ComputeOption = "bfloat16",
 ) -> None:
     """Measure a model: accuracy by task with its 95 % interval, beside what guessing without the song gives."""
-    commands.evaluate(benchmark, checkpoint, out, task, dtype)
+    commands.evaluate(benchmark, checkpoint, out, task, dtype, metrics=metric or [])
 
 
 @app.command()
