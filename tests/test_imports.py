@@ -20,11 +20,13 @@ ORDER = (
     ("weights",),
     ("train", "generate"),
     ("evaluate", "convert", "plan", "report", "train_view", "serve"),
+    ("experiment",),
     (
         "commands",
         "ask_command",
         "tag_command",
         "convert_command",
+        "experiment_command",
         "checkpoints_command",
         "plan_command",
         "report_command",
@@ -42,6 +44,8 @@ SIDEWAYS = {
     ("cli", "ask_command"),
     ("cli", "tag_command"),
     ("cli", "convert_command"),
+    ("cli", "experiment_command"),
+    ("experiment_command", "commands"),
     ("convert_command", "commands"),
     ("commands", "ask_command"),
     ("tag_command", "ask_command"),
@@ -56,7 +60,7 @@ SIDEWAYS = {
     ("evaluate", "report"),  # the looks of a page
 }
 DATA_PIPELINES_MAY = {"audio", "text", "batch", "config", "config_file", "errors"}
-MAY_IMPORT_DATA_PIPELINES = {"train", "evaluate", "commands", "cli"}
+MAY_IMPORT_DATA_PIPELINES = {"train", "evaluate", "experiment", "commands", "experiment_command", "cli"}
 SCORES_ONLY = {"music21", "pretty_midi", "tinysoundfont"}
 NOWHERE = {"torch", "librosa", "tensorflow", "tensorflow_datasets"}
 
