@@ -41,7 +41,11 @@ def _chart(id: str, figure: ResultFigure) -> Chart:
             | {"showgrid": False, "showline": True, "type": "linear" if numbers else "category"}
             | {"title": {"text": for_figure(figure.x_title)}},
             "yaxis": axis
-            | {"rangemode": "tozero" if figure.kind == "bars" else "normal", "hoverformat": ".4~g"}
+            | {
+                "rangemode": "tozero" if figure.kind == "bars" else "normal",
+                "exponentformat": "power",
+                "hoverformat": ".4~g",
+            }
             | {"title": {"text": for_figure(figure.y_title)}},
             "barmode": "group",
             "bargap": 0.3,

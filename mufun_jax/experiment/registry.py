@@ -1,10 +1,13 @@
 """The experiments by name."""
 
 from mufun_jax.errors import UserError, nearest
+from mufun_jax.experiment.connector_warmup import ConnectorWarmup
 from mufun_jax.experiment.context_boundary import ContextBoundary
+from mufun_jax.experiment.curriculum_order import Curriculum
 from mufun_jax.experiment.experiment import Experiment
+from mufun_jax.experiment.layer_ablation import LayerAblation
 
-_ALL: tuple[Experiment, ...] = (ContextBoundary(),)
+_ALL: tuple[Experiment, ...] = (ConnectorWarmup(), LayerAblation(), ContextBoundary(), Curriculum())
 EXPERIMENTS: dict[str, Experiment] = {experiment.name: experiment for experiment in _ALL}
 
 
