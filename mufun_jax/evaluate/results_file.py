@@ -144,7 +144,7 @@ def read_folder(folder: Path) -> tuple[RunHeader, tuple[Result, ...], tuple[int,
             raise UserError(f"{path}: is of host {found.header.host} of {found.header.hosts}; it was renamed")
         hosts.add(found.header.host)
         header = header or found.header
-        _check_same(path, header, found.header, but=("model", "host"))
+        _check_same(path, found.header, header, but=("model", "host"))
         for result in found.results:
             if key_of(result) in results:
                 raise UserError(f"{path}: question {result.id!r} is answered by another host already; take one out")
