@@ -43,6 +43,12 @@ def evaluate(
         typer.Option(help="Folder of a benchmark's results and report; of a manifest, a file for its scores, as JSON."),
     ] = None,
     task: Annotated[list[str] | None, typer.Option(help="Of a manifest: only this task. Repeatable.")] = None,
+    metric: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Of a manifest: TASK=METRIC of lyrics, key, tempo, chords, segments, captions. Repeatable.",
+        ),
+    ] = None,
     dtype: Annotated[DType, typer.Option(help="What the model computes in.")] = "bfloat16",
     quantize: Annotated[
         Literal["int8"] | None,
@@ -133,7 +139,7 @@ def evaluate(
     `--report-only`.
 
     On a manifest (`--benchmark questions.json`) it prints accuracy by task with its 95 % interval, beside what guessing
-    without the song gives.
+    without the song gives; with `--metric key=key` the task `key` is measured by mir_eval's weighted score, and so on.
     """
     from mufun_jax.evaluate.benchmark_run import RunOptions
     from mufun_jax.evaluate.benchmarks.registry import BENCHMARKS
@@ -149,10 +155,10 @@ def evaluate(
         given |= {"--quantize": quantize, "--report-only": report_only, "--hosts": hosts > 1}
         if wrong := [name for name, value in given.items() if value]:
             raise UserError(f"{', '.join(wrong)}: for a benchmark's name, and --benchmark {benchmark} is a manifest")
-        commands.evaluate(Path(benchmark), checkpoint, out, task, dtype)
+        commands.evaluate(Path(benchmark), checkpoint, out, task, dtype, metrics=metric or [])
         return
-    if task:
-        raise UserError(f"--task goes with a manifest; of {benchmark} choose --sets")
+    if task or metric:
+        raise UserError(f"--task and --metric go with a manifest; of {benchmark} choose --sets")
     if data is None or out is None:
         raise UserError(f"--benchmark {benchmark} needs --data, the folder it was downloaded to, and --out, a folder")
     options = RunOptions(

@@ -309,8 +309,8 @@ def serve(
 def plan(
     config: Annotated[Path, typer.Option(help="Python file with `get_config()`, for instance configs/mufun_8b.py.")],
     topology: Annotated[
-        str, typer.Option(help="Chip and chips along each axis: v5e:16x16, v6e:4x8, v5p:4x4x8, v4:…, tpu7x:….")
-    ],
+        str | None, typer.Option(help="Chip and chips along each axis: v5e:16x16, v6e:4x8, v5p:4x4x8, v4:…, tpu7x:….")
+    ] = None,
     stage: Annotated[str | None, typer.Option(help="Stage of the curriculum; by default its last.")] = None,
     slices: Annotated[int, typer.Option(help="So many slices, joined by the data-centre network.", min=1)] = 1,
     program: Annotated[
@@ -326,6 +326,9 @@ def plan(
     tries: Annotated[
         int, typer.Option(help="How many are compiled in a search, or for the nearest that fits; 0: none.", min=0)
     ] = 6,
+    benchmark: Annotated[
+        Literal["mucue"] | None, typer.Option(help="How long its questions take, by formula, on v5e-8 and an H100.")
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
     set_: SetOption = None,
 ) -> None:
@@ -340,12 +343,19 @@ def plan(
     `mufun plan --config configs/mufun_8b.py --topology v6e:8x16 --slices 2 --set mesh.data=2 --set mesh.fsdp=128`
 
     `mufun plan --config configs/mufun_8b.py --topology v5e:16x16 --program decode --weights int8 --rows 256`
+
+    `mufun plan --config configs/mufun_8b.py --benchmark mucue`
     """
     from mufun_jax.config_file import load_run_config
 
     # Only the stage that is planned need fit the mesh.
     run = load_run_config(config, [*(set_ or []), *([f"curriculum=({stage!r},)"] if stage else [])])
     options = {"slices": slices, "program": program, "weights": weights, "rows": rows}
+    if benchmark is not None:
+        plan_command.predict_benchmark(run, as_json=as_json)
+        return
+    if topology is None:
+        raise UserError("nothing to plan for: give --topology, for instance v5e:16x16, or --benchmark mucue")
     plan_command.plan(run, stage, topology, search=search, tries=tries, as_json=as_json, **options)
 
 

@@ -17,6 +17,7 @@ if TYPE_CHECKING:  # the library is imported by the commands that need it: `mufu
     from data_pipelines.prepare import PrepareOptions
     from data_pipelines.score_corpus import ScoreCorpusConfig
     from mufun_jax.config import RunConfig
+    from mufun_jax.evaluate.free_answers import MetricScore
     from mufun_jax.evaluate.run import TaskScore
     from mufun_jax.sharding.processes import Processes
     from mufun_jax.train.profiler import Steps
@@ -114,23 +115,37 @@ def evaluate(
     out: Path | None = None,
     tasks: list[str] | None = None,
     dtype: Literal["float32", "bfloat16"] = "bfloat16",
-) -> dict[str, "TaskScore"]:
-    """Scores a model on a manifest, prints the table, and writes the scores as JSON."""
-    from mufun_jax.evaluate.report import score_table, write_scores
+    *,
+    metrics: Sequence[str] = (),
+) -> "dict[str, TaskScore | MetricScore]":
+    """Scores a model on a manifest, prints the tables, and writes the scores as JSON.
+
+    Tasks named in `metrics`, as TASK=METRIC each, are measured so; of the others an answer is right or wrong.
+    """
+    from mufun_jax.evaluate.free_answers import measure_tasks, read_metrics
+    from mufun_jax.evaluate.report import metric_table, score_table, write_scores
     from mufun_jax.evaluate.run import evaluate
     from mufun_jax.evaluate.tasks import load_items
     from mufun_jax.generate.chat import MuFun
 
     items = load_items(benchmark, tasks)
+    chosen = read_metrics(metrics, items)
+    exact = {task: of_task for task, of_task in items.items() if task not in chosen}
     with progress_bar("Loading the model", "bytes", stays=False) as advance:
         model = MuFun.from_pretrained(checkpoint, dtype, advance=advance)
-    with progress_bar("Evaluating") as advance:
-        scores = evaluate(model, items, progress=advance)
-    _output.print(score_table(scores))
+    scores, measured = {}, {}
+    if exact:
+        with progress_bar("Evaluating") as advance:
+            scores = evaluate(model, exact, progress=advance)
+        _output.print(score_table(scores))
+    if chosen:
+        with progress_bar("Measuring") as advance:
+            measured = measure_tasks(model, items, chosen, progress=advance)
+        _output.print(metric_table(measured))
     if out is not None:
-        write_scores(out, scores)
+        write_scores(out, scores, measured)
         _output.print(f"The scores are in {out}", soft_wrap=True)
-    return scores
+    return scores | measured
 
 
 def show(parts: Iterable[Any]) -> None:

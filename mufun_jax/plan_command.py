@@ -1,6 +1,7 @@
 """What `mufun plan` does: compiles, prints what that says, and refuses what does not fit."""
 
 import json
+from dataclasses import replace
 from typing import TYPE_CHECKING, Literal
 
 from rich.console import Console
@@ -68,3 +69,37 @@ def _search_plans(request: "Request", tries: int, *, as_json: bool) -> None:
         raise UserError(
             f"none of the {len(found.plans)} that were compiled fits {request.topology.name}; raise --tries"
         )
+
+
+def predict_benchmark(run: "RunConfig", *, as_json: bool) -> None:
+    """Prints how long all of MuCUE's questions are predicted to take, on each machine, if answers are short or long."""
+    from mufun_jax.evaluate.predicted_time import (
+        MACHINES,
+        BenchmarkSet,
+        Workload,
+        predict_sets,
+        predicted_table,
+        read_seconds,
+    )
+    from mufun_jax.evaluate.published import published
+
+    sets = [BenchmarkSet(each.name, each.questions, read_seconds(each.audio)) for each in published().sets]
+    short = Workload()
+    longest = replace(short, decoded=1.0)
+    found = {}
+    for machine in MACHINES:
+        times = predict_sets(run.model, machine, sets, short)
+        at_most = sum(time.seconds for time in predict_sets(run.model, machine, sets, longest))
+        found[machine.name] = {
+            "questions": sum(time.questions for time in times),
+            "weights": machine.weights,
+            "seconds": sum(time.seconds for time in times),
+            "seconds_if_all_tokens_are_decoded": at_most,
+            "sets": {time.name: time.seconds for time in times},
+        }
+        if not as_json:
+            decoded = f"{short.decoded * short.new_tokens:.0f} of {short.new_tokens} tokens decoded"
+            title = f"{machine.name}, {machine.weights} weights, {decoded}; with all of them {at_most / 60:.1f} min"
+            show([title, predicted_table(times)])
+    if as_json:
+        print(json.dumps(found))

@@ -38,6 +38,7 @@ SIDEWAYS = {
     ("config", "errors"),
     ("config_file", "config"),
     ("config_file", "errors"),
+    ("evaluate", "plan"),  # predicted_time.py takes the efficiencies and the shapes of served weights
     ("cli", "commands"),
     ("cli", "ask_command"),
     ("cli", "tag_command"),

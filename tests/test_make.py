@@ -26,7 +26,7 @@ def test_ci_runs_lint_and_tests():
 def test_everything_installed_is_pinned_and_no_index_is_named():
     pinned = {line.split("==")[0].lower().replace("_", "-") for line in constraints()}
     project = (ROOT / "pyproject.toml").read_text()
-    names = "dependencies|score|prepare|report|serve|datasets|notebooks|test"
+    names = "dependencies|score|prepare|report|serve|metrics|datasets|notebooks|test"
     lists = re.findall(rf"^(?:{names}) = \[(.*?)\]$", project, flags=re.MULTILINE | re.DOTALL)
     wanted = {
         re.split(r"[\[>=]", name)[0].lower().replace("_", "-") for name in re.findall(r'"([^"]+)"', "".join(lists))

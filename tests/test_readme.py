@@ -98,12 +98,12 @@ def write_ballroom(folder: Path, samples: np.ndarray, rate: int) -> None:
 
 
 def quickened(command: str) -> list[str]:
-    """The command itself; a training run gets one step a stage, an evaluation one task."""
+    """The command itself; a training run gets one step a stage, an evaluation only one task."""
     words = shlex.split(command.split("  #")[0])
     if words[:2] == ["mufun", "train"]:
         run = load_run_config(ROOT / words[words.index("--config") + 1])
         words += [word for name in run.curriculum for word in ("--set", f"stages.{name}.steps=1")]
-    if words[:2] == ["mufun", "evaluate"]:
+    if words[:2] == ["mufun", "evaluate"] and "--task" not in words:
         words += ["--task", "pitch"]
     return words
 

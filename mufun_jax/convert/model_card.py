@@ -115,9 +115,27 @@ def _scores_table(scores: Mapping[str, Any]) -> str:
             rows.append(
                 f"| {task} | {int(score['n'])} | {accuracy} | {interval} | {majority} | {no_audio} | {wrong_audio} |"
             )
+        measured = _metrics_table(scores["metrics"]) if "metrics" in scores else []
     except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
         raise CheckpointError(f"the scores are not those that `mufun evaluate --out` writes: {error!r}") from None
-    return "Measured by `mufun evaluate`, beside what is reached without listening:\n\n" + "\n".join(rows)
+    tables = ["\n".join(table) for table in (rows, measured) if len(table) > 2]
+    return "\n\n".join(["Measured by `mufun evaluate`, beside what is reached without listening:", *tables])
+
+
+def _metrics_table(scores: Mapping[str, Any]) -> list[str]:
+    """Of tasks that have a metric."""
+    rows = [
+        "| task | questions | metric | | 95 % | commonest answer | no audio | another song |",
+        "| --- | --: | --- | --: | --- | --: | --: | --: |",
+    ]
+    for task, score in scores.items():
+        low, high = score["interval"]
+        numbers = [score["score"], low, high, score["constant"], score["no_audio"], score["wrong_audio"]]
+        value, low, high, constant, no_audio, wrong_audio = (f"{float(number):.3f}" for number in numbers)
+        better = "lower" if score["lower_is_better"] else "higher"
+        name = f"{score['headline']} ({better} is better) | {value} | {low} to {high}"
+        rows.append(f"| {task} | {int(score['n'])} | {name} | {constant} | {no_audio} | {wrong_audio} |")
+    return rows
 
 
 def _common_license(source: Source) -> str | None:

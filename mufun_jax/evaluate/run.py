@@ -8,6 +8,7 @@ from pathlib import Path
 from mufun_jax.errors import UserError
 from mufun_jax.evaluate.score import is_correct, majority_accuracy, wilson_interval
 from mufun_jax.evaluate.tasks import Item
+from mufun_jax.generate.answer import Answer
 from mufun_jax.generate.chat import MuFun
 from mufun_jax.generate.question import Question, Segment
 from mufun_jax.text.conversation import AUDIO_PLACEHOLDER
@@ -61,17 +62,26 @@ def evaluate(
 
 
 def answer_all(model: MuFun, questions: Sequence[Question], progress: Callable[[int], None]) -> list[str]:
-    """Greedy answers, in the order of the questions. Like lengths are answered together."""
+    """The texts of `greedy_answers`."""
+    return [answer.text for answer in greedy_answers(model, questions, _MAX_NEW_TOKENS, progress)]
+
+
+def greedy_answers(
+    model: MuFun, questions: Sequence[Question], max_new_tokens: int, progress: Callable[[int], None]
+) -> list[Answer]:
+    """Greedy answers, in the order of the questions. Like lengths are answered together.
+
+    `progress` gets the number of questions answered.
+    """
     sizes = [(sum(map(_size, question.audio_files)), len(question.prompt)) for question in questions]
     order = sorted(range(len(questions)), key=lambda i: sizes[i])
-    replies = [""] * len(questions)
+    found: dict[int, Answer] = {}
     for start in range(0, len(order), _BATCH):
         chosen = order[start : start + _BATCH]
-        answers = model.answer([questions[i] for i in chosen], max_new_tokens=_MAX_NEW_TOKENS)
-        for i, answer in zip(chosen, answers, strict=False):
-            replies[i] = answer.text
+        answers = model.answer([questions[i] for i in chosen], max_new_tokens=max_new_tokens)
+        found |= zip(chosen, answers, strict=True)
         progress(start + len(chosen))
-    return replies
+    return [found[i] for i in range(len(questions))]
 
 
 def _size(audio: Path | bytes) -> int:

@@ -19,7 +19,7 @@ from mufun_jax.generate.question import Audio, Long, Question, Segment, make_que
 from mufun_jax.generate.sample import Sampling
 from mufun_jax.generate.scoring import score_questions
 from mufun_jax.generate.text_stream import TextStream, goes_round, stream_chunk
-from mufun_jax.model.compute import Compute
+from mufun_jax.model.compute import compute_for_inference
 from mufun_jax.model.mufun import MuFunModel
 from mufun_jax.sharding.mesh import inference_mesh
 from mufun_jax.text.tokenizer import Tokenizer
@@ -95,10 +95,10 @@ class MuFun:
         """
         mesh = mesh if mesh is not None else inference_mesh()
         loaded = load_model(local_folder(path), mesh, dtype, quantize, advance)
-        apart = mesh.size == 1 and mesh.devices.flat[0].platform == "cpu"
+        compute = compute_for_inference(jnp.dtype(dtype).type, mesh)
         return MuFun(
-            MuFunModel(loaded.config.model, Compute(jnp.dtype(dtype).type, scan_layers=not apart)),
-            layers_apart(loaded.params) if apart else loaded.params,
+            MuFunModel(loaded.config.model, compute),
+            loaded.params if compute.scan_layers else layers_apart(loaded.params),
             loaded.tokenizer,
             mesh,
             prefix_memory=prefix_memory,

@@ -18,6 +18,7 @@ from mufun_jax.model.kv_cache import KVCache, Prefix
 from mufun_jax.model.placement import axis_size, on_each_device, spec_of
 
 _BLOCK = 256  # queries, and keys
+_CACHED_LOGITS = 2**21  # 8 MiB
 
 
 def packed_attention(
@@ -46,7 +47,7 @@ def packed_attention(
         keys, values, key_segments = (context.gather_in_order(x) for x in (keys, values, segment_ids))
         if kernel is not None:
             return splash.run_kernel(kernel, queries, keys, values, segment_ids, key_segments)
-        if one_example and compute.kernel == "xla" and axis_size(context.AXIS) == 1:
+        if one_example and compute.kernel in ("xla", "blocks") and axis_size(context.AXIS) == 1:
             return _causal_attention(queries, keys, values)
         mask = packed_causal_mask(segment_ids, key_segments, context.local_positions(queries.shape[1]))
         if compute.kernel == "cudnn" and queries.dtype != jnp.float32:
@@ -74,10 +75,28 @@ def full_attention(
             return splash.full_attention(queries, keys, values)
         if compute.kernel == "cudnn" and queries.dtype != jnp.float32:
             return jax.nn.dot_product_attention(queries, keys, values, implementation="cudnn")
+        if compute.kernel == "blocks":
+            return _attention_by_head(queries, keys, values)
         return attention(queries, keys, values)
 
     spec = spec_of(axes.WINDOWS)
     return on_each_device(local, (spec, spec, spec), spec)(queries, keys, values)
+
+
+def _attention_by_head(
+    queries: Float[Array, "B F N H"], keys: Float[Array, "B F N H"], values: Float[Array, "B F N H"]
+) -> Float[Array, "B F N H"]:
+    """Attention without a mask, so many heads at a time that their logits stay in a CPU's cache."""
+    batch, frames, heads, size = queries.shape
+
+    def of_head(operands: tuple[jax.Array, ...]) -> Float[Array, "F H"]:
+        part = _Part.of(*(x[None, None] for x in operands))
+        return (part.mixed / part.total).astype(queries.dtype)[0, 0]
+
+    by_head = tuple(x.swapaxes(1, 2).reshape(batch * heads, frames, size) for x in (queries, keys, values))
+    at_once = max(1, _CACHED_LOGITS // frames**2)
+    mixed = jax.lax.map(of_head, by_head, batch_size=min(at_once, batch * heads))
+    return mixed.reshape(batch, heads, frames, size).swapaxes(1, 2)
 
 
 def _causal_attention(

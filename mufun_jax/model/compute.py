@@ -7,11 +7,12 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from jax.ad_checkpoint import checkpoint_name
+from jax.sharding import Mesh
 
 from mufun_jax.config import Remat
 
 DType = jnp.dtype | type
-Kernel = Literal["xla", "splash", "cudnn"]
+Kernel = Literal["xla", "blocks", "splash", "cudnn"]
 
 _KERNELS: dict[str, Kernel] = {"tpu": "splash", "gpu": "cudnn", "cuda": "cudnn"}
 
@@ -28,7 +29,8 @@ class Compute:
     the rest is recomputed; "save_attention": its attention's output too, so that attention is not computed twice;
     "save_dots": what each projection gives as well, so that only what lies between them is computed twice;
     "offload": as "layer", and the inputs wait in the host's memory.
-    `kernel`: who computes attention. "splash": Pallas on a TPU; "cudnn": a GPU; "xla": anything.
+    `kernel`: who computes attention. "splash": Pallas on a TPU; "cudnn": a GPU; "xla": anything;
+    "blocks": anything, in parts that stay in a CPU's cache, without gradients.
     `ring`: where the sequence is split, keys and values go round a ring instead of being gathered.
     `scan_layers`: the decoder's layers are a scan over parameters and caches that are stacked. Otherwise each layer has
     arrays of its own: of a stack XLA's CPU backend copies each layer's part before it multiplies it.
@@ -44,6 +46,13 @@ class Compute:
 def kernel_for(platform: str) -> Kernel:
     """Who computes attention on devices of a platform, "tpu", "gpu" or "cpu"."""
     return _KERNELS.get(platform, "xla")
+
+
+def compute_for_inference(dtype: DType, mesh: Mesh) -> Compute:
+    """How the devices of a mesh answer questions."""
+    if mesh.size == 1 and mesh.devices.flat[0].platform == "cpu":
+        return Compute(dtype, kernel="blocks", scan_layers=False)
+    return Compute(dtype)
 
 
 def rematerialized(layer: type[nn.Module], remat: Remat) -> type[nn.Module]:

@@ -27,7 +27,7 @@ class Ours:
     """The programs that the engine runs on a CPU."""
 
     def __init__(self, config: ModelConfig, params: Params):
-        self.model = MuFunModel(config, Compute(scan_layers=False))
+        self.model = MuFunModel(config, Compute(kernel="blocks", scan_layers=False))
         self.params = layers_apart(jax.device_put(params))
         self._encode = jax.jit(
             lambda params, log_mel: self.model.apply(

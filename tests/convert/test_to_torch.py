@@ -120,7 +120,9 @@ def test_the_card_of_a_trained_model(reference, tmp_path):
         TrainedStage("align1", 1300, {"notes": 3.0, "songs": 1.0}, ("encoder", "connector", "decoder")),
     )
     save_model(tmp_path / "ours", config, params_of(reference), tokenizer, Origin(bases, stages))
-    to_hf(tmp_path / "ours", tmp_path / "hf", scores=SCORES)
+    measured = dict(SCORES["tasks"]["pitch"], headline="wer", score=0.25, lower_is_better=True, constant=1.5)
+    scores = SCORES | {"metrics": {"lyrics": measured}}
+    to_hf(tmp_path / "ours", tmp_path / "hf", scores=scores)
     front, text = card_of(tmp_path / "hf")
     assert front["license"] == "apache-2.0"
     assert front["base_model"] == ["openai/whisper-large-v3", "Qwen/Qwen3-8B-Base"]
@@ -130,11 +132,12 @@ def test_the_card_of_a_trained_model(reference, tmp_path):
         "the last stage was align1",
         "| align1 | 1,300 | encoder, connector, decoder | notes 75%, songs 25% |",
         "| pitch | 264 | 0.890 | 0.850 to 0.930 | 0.090 | 0.000 | 0.100 |",
+        "| lyrics | 264 | wer (lower is better) | 0.250 | 0.850 to 0.930 | 1.500 | 0.000 | 0.100 |",
         "## Licence\n\napache-2.0.",
     ):
         assert words in text, words
     from_hf(tmp_path / "hf", tmp_path / "again")
-    to_hf(tmp_path / "again", tmp_path / "hf2", scores=SCORES)
+    to_hf(tmp_path / "again", tmp_path / "hf2", scores=scores)
     assert (tmp_path / "hf2" / "README.md").read_text() == (tmp_path / "hf" / "README.md").read_text()
 
 
@@ -158,7 +161,13 @@ def test_a_licence_is_never_guessed(reference, tmp_path):
 
 def test_scores_that_are_none_are_refused(reference, tmp_path):
     source = write_released(tmp_path / "source", reference)
-    for scores in ({}, {"tasks": {"pitch": {"n": 1}}}, {"tasks": []}, {"tasks": {"pitch": SCORES}}):
+    for scores in (
+        {},
+        {"tasks": {"pitch": {"n": 1}}},
+        {"tasks": []},
+        {"tasks": {"pitch": SCORES}},
+        SCORES | {"metrics": []},
+    ):
         with pytest.raises(CheckpointError, match="scores are not those"):
             to_hf(source, tmp_path / "out", scores=scores)
         assert not (tmp_path / "out").exists()

@@ -96,6 +96,15 @@ def test_attention_of_one_example_in_blocks_agrees(length):
     assert relative_error(ours, plain_packed(queries, keys, values, one)) < 1e-6
 
 
+@pytest.mark.parametrize("at_once", [1, 5 * 100**2])  # heads one by one, and five at a time of eight or so
+def test_attention_of_some_heads_at_a_time_agrees(monkeypatch, at_once):
+    queries, keys, values, _ = operands(100)
+    keys, values = (jnp.repeat(x, queries.shape[2] // x.shape[2], axis=2) for x in (keys, values))
+    monkeypatch.setattr("mufun_jax.model.attention._CACHED_LOGITS", at_once)
+    ours = full_attention(queries, keys, values, Compute(kernel="blocks"))
+    assert relative_error(ours, attention(queries, keys, values)) < 1e-6
+
+
 def test_a_packed_example_sees_nothing_of_another():
     queries, keys, values, _ = operands(64)
     segments = jnp.broadcast_to(jnp.where(jnp.arange(64) < 25, 1, 2), (ROWS, 64))
