@@ -9,6 +9,7 @@ import typer
 
 from mufun_jax import (
     ask_command,
+    benchmark_command,
     checkpoints_command,
     commands,
     convert_command,
@@ -189,19 +190,7 @@ def checkpoints(
         sys.exit(1)
 
 
-@app.command()
-def evaluate(
-    benchmark: Annotated[Path, typer.Option(help="Manifest of questions, one an entry, each with its `task`.")],
-    checkpoint: CheckpointOption,
-    out: Annotated[Path | None, typer.Option(help="Write the scores here too, as JSON.")] = None,
-    task: Annotated[list[str] | None, typer.Option(help="Only this task. Repeatable.")] = None,
-    metric: Annotated[
-        list[str] | None, typer.Option(help="TASK=METRIC: lyrics, key, tempo, chords, segments, captions. Repeatable.")
-    ] = None,
-    dtype: ComputeOption = "bfloat16",
-) -> None:
-    """Measure a model: accuracy by task with its 95 % interval, beside what guessing without the song gives."""
-    commands.evaluate(benchmark, checkpoint, out, task, dtype, metrics=metric or [])
+app.command()(benchmark_command.evaluate)
 
 
 @app.command()

@@ -24,6 +24,7 @@ ORDER = (
     (
         "commands",
         "ask_command",
+        "benchmark_command",
         "tag_command",
         "convert_command",
         "experiment_command",
@@ -43,11 +44,14 @@ SIDEWAYS = {
     ("cli", "commands"),
     ("cli", "ask_command"),
     ("cli", "tag_command"),
+    ("cli", "benchmark_command"),
     ("cli", "convert_command"),
     ("cli", "experiment_command"),
     ("experiment_command", "commands"),
     ("convert_command", "commands"),
     ("commands", "ask_command"),
+    ("benchmark_command", "ask_command"),
+    ("benchmark_command", "commands"),
     ("tag_command", "ask_command"),
     ("serve_command", "ask_command"),
     ("cli", "checkpoints_command"),
@@ -60,7 +64,7 @@ SIDEWAYS = {
     ("evaluate", "report"),  # the looks of a page
 }
 DATA_PIPELINES_MAY = {"audio", "text", "batch", "config", "config_file", "errors"}
-MAY_IMPORT_DATA_PIPELINES = {"train", "evaluate", "experiment", "commands", "experiment_command", "cli"}
+MAY_IMPORT_DATA_PIPELINES = {"train", "evaluate", "commands", "benchmark_command", "experiment_command", "cli"}
 SCORES_ONLY = {"music21", "pretty_midi", "tinysoundfont"}
 NOWHERE = {"torch", "librosa", "tensorflow", "tensorflow_datasets"}
 

@@ -14,7 +14,7 @@ from mufun_jax.evaluate.statistics import Interval, holm, mcnemar, paired_differ
 from mufun_jax.report.wording import plain
 
 _ALL = "all questions"
-_HEADING = 9  # characters of a run's name in the table
+_HEADING = 6  # characters of a run's name in the table
 
 
 @dataclass(frozen=True)
@@ -90,10 +90,10 @@ def comparison_table(comparison: Comparison, first: str, second: str) -> Table:
         "both\nright",
         f"only\n{_heading(first)}",
         f"only\n{_heading(second)}",
-        "neither",
+        "nei-\nther",
         "difference\n(95 %)",
         "p",
-        "p Holm",
+        "p\nHolm",
     )
     for heading in headings:
         table.add_column(heading, justify="right", no_wrap=True)
@@ -154,7 +154,7 @@ def _difference(score: PairedScore) -> str:
     points = f"{100 * score.difference:+.1f}"
     if score.interval is None:
         return points
-    return f"{points} ({100 * score.interval[0]:+.1f}, {100 * score.interval[1]:+.1f})"
+    return f"{points} ({100 * score.interval[0]:+.0f}, {100 * score.interval[1]:+.0f})"  # for want of room
 
 
 def _p(value: float) -> str:

@@ -62,7 +62,7 @@ class PooledScore:
 @dataclass(frozen=True)
 class Scores:
     """A whole run. `orders` is the number of orders in which options were shown, `incomplete` counts questions with
-    fewer than that."""
+    fewer than that and than they have options."""
 
     benchmark: str
     orders: int
@@ -101,7 +101,7 @@ def score_results(
     return Scores(
         benchmark=benchmark,
         orders=most,
-        incomplete=sum(len(orders) < most for orders in questions.values()),
+        incomplete=sum(len(orders) < min(most, len(orders[0].option_order)) for orders in questions.values()),
         ways=ways,
         conditions=tuple(condition for condition in CONDITIONS if any(key[0] == condition for key in questions)),
         sets=sets,

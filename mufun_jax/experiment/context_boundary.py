@@ -19,6 +19,7 @@ from mufun_jax.audio.windows import DROPPED_TAIL
 from mufun_jax.config import SAMPLE_RATE, EncoderConfig, ModelConfig
 from mufun_jax.config_file import to_json
 from mufun_jax.errors import ConfigError
+from mufun_jax.evaluate.digests import model_digest
 from mufun_jax.experiment.experiment import Options, Tell, chosen_arms
 from mufun_jax.experiment.finished import Finished
 from mufun_jax.experiment.outcome import Check, Line, Outcome, ResultFigure, ResultTable
@@ -69,9 +70,10 @@ class ContextBoundary:
         parts = {"tokens": count_tokens, "seams": compare_windows, "memory": weigh_prefixes}
         model: MuFun | None = None
         found, config = {}, model_config(options)
+        setting = setting_of(options, config)
         for number, arm in enumerate(chosen):
             tell(number, len(chosen), arm)
-            finished = Finished(workdir, arm, options.seeds[0], setting_of(options, config))
+            finished = Finished(workdir, arm, options.seeds[0], setting)
             measured = finished.read()
             if measured is None:
                 model = model or load(options, config)
@@ -105,12 +107,9 @@ def model_config(options: Options) -> ModelConfig:
 
 
 def setting_of(options: Options, config: ModelConfig) -> dict[str, Any]:
-    """What makes two runs the same one: the sizes, and a checkpoint's files as they lie there."""
-    stored = {}
-    if options.checkpoint is not None:
-        for path in sorted(local_folder(options.checkpoint).glob("*.safetensors")):
-            stored[path.name] = [path.stat().st_size, path.stat().st_mtime_ns]
-    return {"model": to_json(config), "files": stored, "tokenizer": options.run.tokenizer, "quick": options.quick}
+    """What makes two runs the same one: the sizes, and what a checkpoint's files hold."""
+    digest = model_digest(local_folder(options.checkpoint)) if options.checkpoint is not None else None
+    return {"model": to_json(config), "digest": digest, "tokenizer": options.run.tokenizer, "quick": options.quick}
 
 
 def load(options: Options, config: ModelConfig) -> MuFun:

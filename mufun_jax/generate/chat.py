@@ -17,11 +17,11 @@ from mufun_jax.generate.engine import Draft, Engine, OnCompile, Rows
 from mufun_jax.generate.prompt import Listener, Prompt
 from mufun_jax.generate.question import Audio, Long, Question, Segment, make_question
 from mufun_jax.generate.sample import Sampling
+from mufun_jax.generate.scoring import score_questions
 from mufun_jax.generate.text_stream import TextStream, goes_round, stream_chunk
 from mufun_jax.model.compute import compute_for_inference
 from mufun_jax.model.mufun import MuFunModel
 from mufun_jax.sharding.mesh import inference_mesh
-from mufun_jax.text.conversation import AUDIO_PLACEHOLDER, Turn, render
 from mufun_jax.text.tokenizer import Tokenizer
 from mufun_jax.weights.hub import local_folder
 from mufun_jax.weights.model_folder import Quantize, load_model
@@ -266,14 +266,13 @@ class MuFun:
 
     def score_options(self, question: Question, options: Sequence[str]) -> list[OptionScore]:
         """`score` of a question. Options are rows of one batch that share the song."""
-        if question.long == "window":
-            raise UserError("options are scored in one pass; choose a part of the song, or long='all'")
-        if isinstance(options, str) or not options or not all(isinstance(option, str) for option in options):
-            raise UserError(f"options {options!r}: give a list of answers, for instance ['major', 'minor']")
-        prompt = self.listener.prompt(question)
-        answers = [self._answer_tokens(question, option) for option in options]
-        scores = self.engine.score(prompt, answers)
-        return [OptionScore(option, float(row.sum()), len(row)) for option, row in zip(options, scores, strict=True)]
+        return self.score_questions([question], [options])[0]
+
+    def score_questions(
+        self, questions: Sequence[Question], options: Sequence[Sequence[str]]
+    ) -> list[list[OptionScore]]:
+        """`score` of several questions, each with its own options. Those about one song share it."""
+        return score_questions(self.engine, self.listener, self.tokenizer, questions, options)
 
     def embed(
         self,
@@ -368,13 +367,6 @@ class MuFun:
         if self._grammars is None:
             self._grammars = Grammars(self.tokenizer, self.config.decoder.vocab_size)
         return self._grammars
-
-    def _answer_tokens(self, question: Question, answer: str) -> tuple[int, ...]:
-        """The tokens of an answer as training has them: its text and the end of the turn."""
-        if AUDIO_PLACEHOLDER in answer:
-            raise UserError(f"the option {answer!r} has {AUDIO_PLACEHOLDER} in it; songs stand in the prompt only")
-        last = self.tokenizer.encode_pieces(render([*question.history, Turn(question.prompt, answer)]))[-1]
-        return tuple(token for token, is_target in zip(last.ids, last.is_target, strict=True) if is_target)
 
 
 def _part(question: Question) -> tuple[int | float, int | float]:

@@ -193,27 +193,38 @@ class Engine:
             decoding = begin(self.model, self.params, prefix, texts, nothing, nothing.astype(bool), _LEAST_ANSWER)
         return np.asarray(decoding.logits)[0]
 
-    def score(self, prompt: Prompt, answers: Sequence[Sequence[int]]) -> list[Float[np.ndarray, " T"]]:
-        """Log-probabilities of the tokens of each answer after a prompt, in nats. Answers are rows of one batch."""
-        rows = power_of_two(len(answers))
-        filled = [*answers, *[answers[0]] * (rows - len(answers))]
-        texts = self.texts_of([[*prompt.text.tolist(), *answer] for answer in filled])
-        counts = np.array([len(answer) for answer in filled], np.int32)
-        most = power_of_two(int(counts.max()), _LEAST_SCORED)
-        prefix = self.prefix(prompt)
-        with jax.set_mesh(self.mesh):
-            found = self._call(
-                f"{rows} answers of {most} tokens",
-                ("score", rows, prefix.slots if prefix else 0, texts.tokens.shape[1], most),
-                continuation_log_probabilities,
-                {"model": self.model, "most": most},
-                (),
-                params=self.params,
-                prefix=prefix,
-                texts=texts,
-                counts=counts,
-            )
-        return [row[: len(answer)] for row, answer in zip(np.asarray(found, np.float64), answers, strict=False)]
+    def score(
+        self, prompts: Sequence[Prompt], answers: Sequence[tuple[int, Sequence[int]]]
+    ) -> list[Float[np.ndarray, " T"]]:
+        """Log-probabilities in nats of the tokens of each answer after its prompt, which is named by its place.
+
+        Answers to prompts of one prefix are rows of it, in their order.
+        """
+        of_each, found = [prompts[place] for place, _ in answers], {}
+        for rows in self.rows_of(of_each):
+            places = rows.places
+            whole = [answers[rows.groups[0][0] if place is None else place] for place in places]
+            texts = self.texts_of([[*prompts[place].text.tolist(), *tokens] for place, tokens in whole])
+            counts = np.array([len(tokens) for _, tokens in whole], np.int32)
+            most = power_of_two(int(counts.max()), _LEAST_SCORED)
+            prefix = self.prefix_of(rows, of_each)
+            shape = (len(rows.groups), len(places), prefix.slots if prefix else 0, texts.tokens.shape[1], most)
+            with jax.set_mesh(self.mesh):
+                scored = self._call(
+                    f"{len(places)} answers of {most} tokens",
+                    ("score", *shape),
+                    continuation_log_probabilities,
+                    {"model": self.model, "most": most},
+                    (),
+                    params=self.params,
+                    prefix=prefix,
+                    texts=texts,
+                    counts=counts,
+                )
+            for place, row, count in zip(places, np.asarray(scored, np.float64), counts, strict=True):
+                if place is not None:
+                    found[place] = row[:count]
+        return [found[place] for place in range(len(answers))]
 
     def rows_of(self, prompts: Sequence[Prompt]) -> list[Rows]:
         """Prompts by their prefixes, those of like numbers of questions together; as many as memory holds at once."""

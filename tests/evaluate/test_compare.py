@@ -82,8 +82,6 @@ def test_the_table_fits_a_terminal():
     ]
     console.print(comparison_table(compare(pair[0], pair[1]), "x[red]mine/checkpoint", "a/far-longer/name"))
     text = console.export_text()
-    assert "all questions" in text and "x[red]mi…" in text and "ballroom_genres" in text
+    assert "all questions" in text and "x[red…" in text and "ballroom_genres" in text
     assert all(len(line) <= 100 for line in text.splitlines())
-    assert "…" not in text.replace("mi…", "").replace("longe…", "").replace("a/far-lo…", ""), (
-        "nothing is cut but the models' names"
-    )
+    assert "…" not in text.replace("x[red…", "").replace("a/far…", ""), "nothing is cut but the models' names"
