@@ -6,8 +6,9 @@ from mufun_jax.experiment.context_boundary import ContextBoundary
 from mufun_jax.experiment.curriculum_order import Curriculum
 from mufun_jax.experiment.experiment import Experiment
 from mufun_jax.experiment.layer_ablation import LayerAblation
+from mufun_jax.experiment.layer_attribution import LayerAttribution
 
-_ALL: tuple[Experiment, ...] = (ConnectorWarmup(), LayerAblation(), ContextBoundary(), Curriculum())
+_ALL: tuple[Experiment, ...] = (ConnectorWarmup(), LayerAblation(), LayerAttribution(), ContextBoundary(), Curriculum())
 EXPERIMENTS: dict[str, Experiment] = {experiment.name: experiment for experiment in _ALL}
 
 
