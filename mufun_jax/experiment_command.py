@@ -15,7 +15,7 @@ from mufun_jax.progress import progress_bar
 
 if TYPE_CHECKING:  # `mufun --help` need not wait for JAX
     from mufun_jax.config import RunConfig
-    from mufun_jax.experiment.experiment import Experiment
+    from mufun_jax.experiment.experiment import Experiment, Options
 
 
 def experiment(
@@ -33,6 +33,9 @@ def experiment(
     preset: Annotated[str | None, typer.Option(help="Model sizes in the place of the config's.")] = None,
     checkpoint: Annotated[
         str | None, typer.Option("--checkpoint", "--model", help="Look at this model, where nothing is trained.")
+    ] = None,
+    whisper: Annotated[
+        str | None, typer.Option(help="Begin with this Whisper's encoder, frozen: a file, a folder, or `base`.")
     ] = None,
     data: Annotated[
         Path | None, typer.Option(help="Prepared sets.", show_default="the score corpus, rendered in WORKDIR/data")
@@ -55,6 +58,7 @@ def experiment(
 
     `mufun experiment context-boundary --checkpoint runs/demo/checkpoint`
     """
+    from mufun_jax.experiment.experiment import Options
     from mufun_jax.experiment.outcome_folder import check_libraries
     from mufun_jax.experiment.registry import EXPERIMENTS, find_experiment
 
@@ -66,34 +70,38 @@ def experiment(
         raise UserError(f"{name} trains its models; begin them from one with --set initial_model={checkpoint}")
     check_libraries()
     workdir = workdir or Path("runs/experiments") / name
-    run = _run_config(config, set_ or [], preset)
+    run, encoder = _run_config(config, set_ or [], preset), None
+    if whisper is not None:
+        from mufun_jax.experiment.whisper_start import whisper_file, with_whisper
+
+        if not found.trains:
+            raise UserError(f"{name} trains nothing: --whisper is where training begins")
+        encoder = whisper_file(whisper, workdir)
+        run = with_whisper(run, encoder)
     if found.trains:
         run = replace(run, data=str(data or _rendered(workdir, quick, workers)))
         benchmark = benchmark or Path(run.data) / "score_corpus" / "heldout.json"
-    if not _perform(found, workdir, run, checkpoint, benchmark, task or [], arm or [], seeds, quick):
+    options = Options(
+        run,
+        tuple(range(run.seed, run.seed + (seeds or found.seeds))),
+        checkpoint=checkpoint,
+        benchmark=benchmark,
+        tasks=tuple(task or ()),
+        arms=tuple(arm or ()),
+        quick=quick,
+        whisper=encoder,
+    )
+    if not _perform(found, workdir, options):
         sys.exit(1)
 
 
-def _perform(
-    found: "Experiment",
-    workdir: Path,
-    run: "RunConfig",
-    checkpoint: str | None,
-    benchmark: Path | None,
-    tasks: list[str],
-    arms: list[str],
-    seeds: int | None,
-    quick: bool,
-) -> bool:
+def _perform(found: "Experiment", workdir: Path, options: "Options") -> bool:
     """Runs an experiment and writes its report; whether all its checks hold."""
-    from mufun_jax.experiment.experiment import Options
     from mufun_jax.experiment.outcome_folder import write_outcome
     from mufun_jax.experiment.outcome_table import outcome_tables
     from mufun_jax.sharding.mesh import simulate_devices
 
-    simulate_devices(run.mesh)
-    numbers = tuple(range(run.seed, run.seed + (seeds or found.seeds)))
-    options = Options(run, numbers, checkpoint, benchmark, tuple(tasks), tuple(arms), quick)
+    simulate_devices(options.run.mesh)
     with progress_bar(found.name) as advance:
         outcome = found.run(workdir, options, lambda done, total, note: advance(done, total, note))
     *_, page = write_outcome(workdir, outcome, time.time())

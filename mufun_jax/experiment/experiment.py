@@ -18,7 +18,8 @@ class Options:
 
     `run` is the config of every arm but for what the arm changes in it. `benchmark` is the manifest that models are
     scored on, `checkpoint` a model that is looked at instead of a fresh one. `arms` names some of the experiment's,
-    all if empty; `quick` asks for the smallest sizes at which everything is still done.
+    all if empty; `quick` asks for the smallest sizes at which everything is still done. `whisper` is a Whisper whose
+    encoder, of the sizes of `run`'s, trained arms begin with.
     """
 
     run: RunConfig
@@ -28,6 +29,7 @@ class Options:
     tasks: tuple[str, ...] = ()
     arms: tuple[str, ...] = ()
     quick: bool = False
+    whisper: Path | None = None
 
 
 class Experiment(Protocol):

@@ -16,6 +16,7 @@ from mufun_jax.evaluate.run import evaluate
 from mufun_jax.evaluate.tasks import Item, load_items
 from mufun_jax.experiment.experiment import Options, Tell
 from mufun_jax.experiment.finished import Finished
+from mufun_jax.experiment.whisper_start import whisper_digest, write_start
 from mufun_jax.generate.chat import MuFun
 from mufun_jax.train.curriculum import Callbacks, keep_programs, train_curriculum
 from mufun_jax.train.guard import BadStepError
@@ -62,6 +63,9 @@ def train_arms(
             finished = Finished(workdir, arm, seed, _setting(seeded, options, scored))
             measured = finished.read()
             if measured is None:
+                if options.whisper is not None:
+                    tell(done, total, f"{said}: the start")
+                    seeded = write_start(seeded, options.whisper, finished.folder / "start")
                 advance = lambda units, before=done, said=said: tell(before + units, total, said)  # noqa: E731
                 measured = finished.write(_perform(seeded, finished.folder / "run", items, advance))
             done += _A_RUN
@@ -103,6 +107,8 @@ def _items(options: Options) -> dict[str, list[Item]]:
 def _setting(run: RunConfig, options: Options, scored: bool) -> dict[str, Any]:
     """What makes two runs the same one. The data is checked by training itself."""
     setting: dict[str, Any] = {"run": to_json(run)}
+    if options.whisper is not None:
+        setting["whisper"] = whisper_digest(options.whisper)
     if scored:
         assert options.benchmark is not None
         setting["benchmark"] = hashlib.sha256(options.benchmark.read_bytes()).hexdigest()

@@ -43,10 +43,16 @@ def setting_in_words(experiment: Experiment, runs: Mapping[str, RunConfig], opti
     sizes = ", ".join(f"{name} of {part.layers} layers, width {part.width}" for name, part in parts)
     return {
         **{arm: experiment.arms[arm] for arm in runs},
-        "model": f"{sizes}; from {run.initial_model or 'random weights'}",
+        "model": f"{sizes}; from {_beginning(run, options)}",
         "data": run.data,
         "benchmark": str(options.benchmark) if options.benchmark else "none",
         "stages": ", ".join(f"{name} ({run.stages[name].steps} steps)" for name in run.curriculum),
         "seeds": ", ".join(map(str, options.seeds)),
         "device": str(jax.devices()[0].device_kind),
     }
+
+
+def _beginning(run: RunConfig, options: Options) -> str:
+    if options.whisper is not None:
+        return f"the encoder of {options.whisper}, frozen, and random weights"
+    return run.initial_model or "random weights"
