@@ -11,6 +11,7 @@ from mufun_jax.evaluate.benchmarks.registry import read_benchmark
 from mufun_jax.evaluate.results_file import key_of, read_folder
 from mufun_jax.generate.chat import MuFun
 from mufun_jax.generate.constraint import Constraint
+from tests.benchmarks.benchmark_speed import QUESTIONS, check_same, rows_of, together, without_reuse
 from tests.evaluate.fake_mufun import ask_all
 from tests.evaluate.synthetic_mucue import write_mucue
 
@@ -80,3 +81,17 @@ def test_a_row_says_what_the_model_says_alone(asked, model):
         assert numbers(result) == pytest.approx(alone, rel=1e-5, abs=1e-4)
         choice = model.chat(result.prompt, constraint=Constraint.choices(list("ABCD")))
         assert result.constrained == "ABCD".index(choice)
+
+
+@pytest.mark.slow
+def test_a_song_is_computed_once_for_all_that_is_asked_of_it(model, tmp_path, monkeypatch):
+    """What without reuse is computed three times a question; `make bench` takes the time of it."""
+    songs, runs, run = 2, [], model.engine._run_prefix
+    monkeypatch.setattr(model.engine, "_run_prefix", lambda prompt: (runs.append(1), run(prompt))[1])
+    rows = rows_of(tmp_path, 2.0, songs)
+    assert len(rows) == QUESTIONS * songs
+    shared = together(model, rows)
+    assert len(runs) == songs
+    runs.clear()
+    check_same(without_reuse(model, rows), shared)
+    assert len(runs) == 3 * QUESTIONS * songs
