@@ -102,9 +102,9 @@ class Forgetful:
         forget(self.model)
         return self.model.answer(*arguments, **options)
 
-    def score_questions(self, *arguments: Any) -> list[list[OptionScore]]:
+    def score_questions(self, *arguments: Any, **options: Any) -> list[list[OptionScore]]:
         forget(self.model)
-        return self.model.score_questions(*arguments)
+        return self.model.score_questions(*arguments, **options)
 
 
 def together(model: MuFun, rows: Sequence[Asking]) -> list[Result]:
