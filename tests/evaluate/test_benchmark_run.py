@@ -294,6 +294,9 @@ def test_a_mistake_of_ours_is_not_caught(folders, oracle_of, tmp_path):
     model.score_questions = lambda questions, options: 1 / 0
     with pytest.raises(ZeroDivisionError):
         ask_all(folders["folder"], tmp_path, model, RunOptions("mucue"))
+    model.listener.prompt = lambda question: 1 / 0
+    with pytest.raises(ZeroDivisionError):
+        ask_all(folders["folder"], tmp_path, model, RunOptions("mucue"))
     assert read_results(tmp_path / "results.jsonl").results == ()
 
 
