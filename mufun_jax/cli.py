@@ -13,6 +13,7 @@ from mufun_jax import (
     checkpoints_command,
     commands,
     convert_command,
+    experiment_command,
     plan_command,
     report_command,
     serve_command,
@@ -377,6 +378,7 @@ def report(
     report_command.report(workdir, out)
 
 
+app.command()(experiment_command.experiment)
 app.add_typer(convert_command.app, name="convert")
 
 

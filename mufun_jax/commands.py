@@ -24,7 +24,7 @@ if TYPE_CHECKING:  # the library is imported by the commands that need it: `mufu
 
 _output = Console(highlight=False, markup=False)
 SCORE_CORPUS = "score-corpus"  # as a source of `mufun prepare`
-_QUICK_CORPUS = {
+QUICK_CORPUS = {
     "pieces": 60,
     "train_notes": 24,
     "train_excerpts": 6,
@@ -279,7 +279,7 @@ def demo(workdir: Path, *, seed: int, quick: bool, workers: int) -> None:
 
     data = workdir / "data"
     _output.rule("1. Music from scores")
-    corpus = ScoreCorpusConfig(seed=seed, **(_QUICK_CORPUS if quick else {}))
+    corpus = ScoreCorpusConfig(seed=seed, **(QUICK_CORPUS if quick else {}))
     prepare([SCORE_CORPUS], str(data), PrepareOptions(seed=seed, workers=workers), corpus=corpus)
     corpus_folder = data / "score_corpus"
 

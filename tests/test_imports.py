@@ -20,12 +20,14 @@ ORDER = (
     ("weights",),
     ("train", "generate"),
     ("evaluate", "convert", "plan", "report", "train_view", "serve"),
+    ("experiment",),
     (
         "commands",
         "ask_command",
         "benchmark_command",
         "tag_command",
         "convert_command",
+        "experiment_command",
         "checkpoints_command",
         "plan_command",
         "report_command",
@@ -44,6 +46,8 @@ SIDEWAYS = {
     ("cli", "tag_command"),
     ("cli", "benchmark_command"),
     ("cli", "convert_command"),
+    ("cli", "experiment_command"),
+    ("experiment_command", "commands"),
     ("convert_command", "commands"),
     ("commands", "ask_command"),
     ("benchmark_command", "ask_command"),
@@ -60,7 +64,7 @@ SIDEWAYS = {
     ("evaluate", "report"),  # the looks of a page
 }
 DATA_PIPELINES_MAY = {"audio", "text", "batch", "config", "config_file", "errors"}
-MAY_IMPORT_DATA_PIPELINES = {"train", "evaluate", "commands", "benchmark_command", "cli"}
+MAY_IMPORT_DATA_PIPELINES = {"train", "evaluate", "commands", "benchmark_command", "experiment_command", "cli"}
 SCORES_ONLY = {"music21", "pretty_midi", "tinysoundfont"}
 NOWHERE = {"torch", "librosa", "tensorflow", "tensorflow_datasets"}
 

@@ -1,0 +1,66 @@
+"""What an experiment is: a question, arms that are compared, and a run that gives an outcome."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from mufun_jax.config import RunConfig
+from mufun_jax.errors import UserError, nearest
+from mufun_jax.experiment.outcome import Outcome
+
+Tell = Callable[[int, int, str], None]  # work done, work in all, and what is being done
+
+
+@dataclass(frozen=True)
+class Options:
+    """On what an experiment is run.
+
+    `run` is the config of every arm but for what the arm changes in it. `benchmark` is the manifest that models are
+    scored on, `checkpoint` a model that is looked at instead of a fresh one. `arms` names some of the experiment's,
+    all if empty; `quick` asks for the smallest sizes at which everything is still done.
+    """
+
+    run: RunConfig
+    seeds: tuple[int, ...] = (0,)
+    checkpoint: str | None = None
+    benchmark: Path | None = None
+    tasks: tuple[str, ...] = ()
+    arms: tuple[str, ...] = ()
+    quick: bool = False
+
+
+class Experiment(Protocol):
+    """An experiment of the paper, or a check that its readers asked for.
+
+    `arms` are what is compared: a name and a sentence each. `trains` says whether it trains models, for which it needs
+    prepared data; `seeds` is how many it takes unless told otherwise.
+    """
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def question(self) -> str: ...
+
+    @property
+    def arms(self) -> Mapping[str, str]: ...
+
+    @property
+    def trains(self) -> bool: ...
+
+    @property
+    def seeds(self) -> int: ...
+
+    def run(self, workdir: Path, options: Options, tell: Tell) -> Outcome:
+        """Runs what of the experiment is not yet done in `workdir`. Raises UserError where the options do not fit."""
+        ...
+
+
+def chosen_arms(experiment: Experiment, options: Options) -> tuple[str, ...]:
+    """The arms that are run, in the experiment's order. Raises UserError, with the nearest name, for an unknown one."""
+    for arm in options.arms:
+        if arm not in experiment.arms:
+            known = list(experiment.arms)
+            raise UserError(f"{experiment.name} has no arm {arm!r}{nearest(arm, known)}; there are {', '.join(known)}")
+    return tuple(arm for arm in experiment.arms if not options.arms or arm in options.arms)

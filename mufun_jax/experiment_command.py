@@ -1,0 +1,123 @@
+"""`mufun experiment`: one experiment, its progress, its table and its page."""
+
+import sys
+import time
+from dataclasses import replace
+from importlib.resources import files
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from mufun_jax.commands import QUICK_CORPUS, SCORE_CORPUS, prepare, show
+from mufun_jax.errors import UserError
+from mufun_jax.progress import progress_bar
+
+if TYPE_CHECKING:  # `mufun --help` need not wait for JAX
+    from mufun_jax.config import RunConfig
+    from mufun_jax.experiment.experiment import Experiment
+
+
+def experiment(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="Which; `list` prints them all.")],
+    workdir: Annotated[
+        Path | None,
+        typer.Option(help="Everything is written here; run again, it goes on.", show_default="runs/experiments/NAME"),
+    ] = None,
+    config: Annotated[
+        Path | None, typer.Option(help="Config file that every arm begins from.", show_default="configs/nano.py")
+    ] = None,
+    set_: Annotated[
+        list[str] | None, typer.Option("--set", help="Change one key of the config for all arms. Repeatable.")
+    ] = None,
+    preset: Annotated[str | None, typer.Option(help="Model sizes in the place of the config's.")] = None,
+    checkpoint: Annotated[
+        str | None, typer.Option("--checkpoint", "--model", help="Look at this model, where nothing is trained.")
+    ] = None,
+    data: Annotated[
+        Path | None, typer.Option(help="Prepared sets.", show_default="the score corpus, rendered in WORKDIR/data")
+    ] = None,
+    benchmark: Annotated[
+        Path | None,
+        typer.Option(help="Manifest that models are scored on.", show_default="DATA/score_corpus/heldout.json"),
+    ] = None,
+    task: Annotated[list[str] | None, typer.Option(help="Only this task of it. Repeatable.")] = None,
+    arm: Annotated[list[str] | None, typer.Option(help="Only this arm. Repeatable.")] = None,
+    seeds: Annotated[int | None, typer.Option(help="So many; each experiment has its own number.", min=1)] = None,
+    quick: Annotated[bool, typer.Option("--quick", help="Smallest sizes: checks the thread, shows nothing.")] = False,
+    workers: Annotated[int, typer.Option(help="Processes that render and prepare.", min=1)] = 2,
+) -> None:
+    """Run one of the paper's experiments, or a check its readers asked for: a table, and WORKDIR/report.html.
+
+    Exit code 1 where a check does not hold. Run again, arms and seeds that are done are not done again.
+
+    `mufun experiment list`
+
+    `mufun experiment context-boundary --checkpoint runs/demo/checkpoint`
+    """
+    from mufun_jax.experiment.outcome_folder import check_libraries
+    from mufun_jax.experiment.registry import EXPERIMENTS, find_experiment
+
+    if name == "list":
+        show(line for each in EXPERIMENTS.values() for line in _described(each))
+        return
+    found = find_experiment(name)
+    if checkpoint is not None and found.trains:
+        raise UserError(f"{name} trains its models; begin them from one with --set initial_model={checkpoint}")
+    check_libraries()
+    workdir = workdir or Path("runs/experiments") / name
+    run = _run_config(config, set_ or [], preset)
+    if found.trains:
+        run = replace(run, data=str(data or _rendered(workdir, quick, workers)))
+        benchmark = benchmark or Path(run.data) / "score_corpus" / "heldout.json"
+    if not _perform(found, workdir, run, checkpoint, benchmark, task or [], arm or [], seeds, quick):
+        sys.exit(1)
+
+
+def _perform(
+    found: "Experiment",
+    workdir: Path,
+    run: "RunConfig",
+    checkpoint: str | None,
+    benchmark: Path | None,
+    tasks: list[str],
+    arms: list[str],
+    seeds: int | None,
+    quick: bool,
+) -> bool:
+    """Runs an experiment and writes its report; whether all its checks hold."""
+    from mufun_jax.experiment.experiment import Options
+    from mufun_jax.experiment.outcome_folder import write_outcome
+    from mufun_jax.experiment.outcome_table import outcome_tables
+    from mufun_jax.sharding.mesh import simulate_devices
+
+    simulate_devices(run.mesh)
+    numbers = tuple(range(run.seed, run.seed + (seeds or found.seeds)))
+    options = Options(run, numbers, checkpoint, benchmark, tuple(tasks), tuple(arms), quick)
+    with progress_bar(found.name) as advance:
+        outcome = found.run(workdir, options, lambda done, total, note: advance(done, total, note))
+    *_, page = write_outcome(workdir, outcome, time.time())
+    show([outcome_tables(outcome), f"The report is in {page}"])
+    return outcome.holds
+
+
+def _run_config(config: Path | None, settings: list[str], preset_name: str | None) -> "RunConfig":
+    from mufun_jax.config_file import load_run_config
+    from mufun_jax.model.presets import preset
+
+    run = load_run_config(config or Path(str(files("configs") / "nano.py")), settings)
+    return run if preset_name is None else replace(run, model=preset(preset_name))
+
+
+def _rendered(workdir: Path, quick: bool, workers: int) -> Path:
+    """The score corpus, rendered and prepared in the workdir unless it is there."""
+    from data_pipelines.prepare import PrepareOptions
+    from data_pipelines.score_corpus import ScoreCorpusConfig
+
+    corpus = ScoreCorpusConfig(**(QUICK_CORPUS if quick else {}))
+    prepare([SCORE_CORPUS], str(workdir / "data"), PrepareOptions(workers=workers), corpus=corpus)
+    return workdir / "data"
+
+
+def _described(each: "Experiment") -> list[str]:
+    return [f"{each.name}: {each.question}", *(f"    {arm}: {what}" for arm, what in each.arms.items())]
