@@ -3,7 +3,8 @@
 # make test-slow   longer proofs, some compiled for TPUs: twenty minutes
 # make test-full   all proofs: hours
 # make bench   measures: conversion of a 10 GB checkpoint beside cp; the data path and a train step beside the reference's;
-#              what saving and restarting cost; answers with a song reused and without, and beside PyTorch
+#              what saving and restarting cost; answers with a song reused and without, and beside PyTorch; questions of
+#              a benchmark asked together and without reuse
 # make setup   the virtual environment in .venv; does nothing when nothing changed
 
 PYTHON ?= python3
@@ -67,6 +68,7 @@ bench: setup-test
 	$(BIN)/python -m tests.benchmarks.train
 	$(BIN)/python -m tests.benchmarks.survival
 	$(BIN)/python -m tests.benchmarks.inference --models nano
+	$(BIN)/python -m tests.benchmarks.benchmark_speed
 
 clean:
 	rm -rf .venv runs build *.egg-info

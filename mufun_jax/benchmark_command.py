@@ -183,7 +183,8 @@ class _Run:
         self, options: Any, data: Path, out: Path, checkpoint: str, dtype: DType, quantize: Any, judge: str | None
     ):
         self._options, self._data, self._out = options, data, out
-        self._checkpoint, self._dtype, self._quantize, self._judge = checkpoint, dtype, quantize, judge
+        self._checkpoint, self._quantize, self._judge = checkpoint, quantize, judge
+        self._dtype: DType = dtype
 
     def run(
         self,

@@ -20,6 +20,7 @@ from data_pipelines.sources.table import data_set_table
 from mufun_jax.config_file import load_run_config
 from mufun_jax.plan.plan import Request
 from mufun_jax.plan.topology import parse_topology
+from tests.evaluate.synthetic_mucue import write_mucue
 from tests.parity.reference_model import ReferenceModel
 from tests.released_folder import small_model, write_qwen3, write_released, write_stage, write_whisper
 
@@ -57,6 +58,7 @@ def folder(tmp_path_factory):
     write_songs(folder / "songs", samples, rate)
     write_gtzan(folder / "GTZAN", samples, rate)
     write_ballroom(folder / "Ballroom", samples, rate)
+    write_mucue(folder / "MuCUE", layout="folder", sets={"gtzan_key": 2}, questions_a_song=1)
     small = ReferenceModel(small_model())  # in the place of the models that a reader would have fetched
     write_released(folder / "MuFun-Instruct", small)
     write_stage(folder / "authors-stage", small)
@@ -103,7 +105,7 @@ def quickened(command: str) -> list[str]:
     if words[:2] == ["mufun", "train"]:
         run = load_run_config(ROOT / words[words.index("--config") + 1])
         words += [word for name in run.curriculum for word in ("--set", f"stages.{name}.steps=1")]
-    if words[:2] == ["mufun", "evaluate"] and "--task" not in words:
+    if words[:2] == ["mufun", "evaluate"] and "--task" not in words and "--data" not in words:
         words += ["--task", "pitch"]
     return words
 

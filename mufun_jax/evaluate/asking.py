@@ -5,8 +5,8 @@ and a choice where nothing but a letter could be said (but a text where the benc
 What is wrong with a row, its audio for one, is its result's error. Nothing else is caught.
 """
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Protocol
 
@@ -74,7 +74,7 @@ class Asker:
         ready = [one for one in found if isinstance(one, _Ready)]
         answered = iter(self._asked(ready) if ready else [])
         return [
-            self._failed(asking, one) if isinstance(one, str) else next(answered)
+            replace(self._blank(asking), error=one) if isinstance(one, str) else next(answered)
             for asking, one in zip(batch, found, strict=True)
         ]
 
@@ -142,50 +142,44 @@ class Asker:
         judged = None
         if self.judge is not None:
             judged = self.judge.judge(_without_options(asking), asking.shown_options, reply)
-        return Result(
-            **self._of_row(asking),
+        return replace(
+            self._blank(asking),
             reply=reply,
             letter=None if letter is None else order[letter],
             judged=None if judged is None else order[judged],
             log_probabilities=scores,
             constrained=None if constrained is None else order[constrained],
-            error=None,
             seconds_used=one.seconds_used,
             seconds_dropped=one.seconds_dropped,
         )
 
-    def _failed(self, asking: Asking, error: str) -> Result:
+    def _blank(self, asking: Asking) -> Result:
+        """What a result says of its row, whatever becomes of it."""
+        question, prompt = asking.question, asking.prompt
         return Result(
-            **self._of_row(asking),
+            id=question.id,
+            set=question.set,
+            group=question.group,
+            song=question.song.key,
+            condition=asking.condition,
+            rotation=asking.rotation,
+            option_order=asking.option_order,
+            gold=question.answer,
+            seed=_SEED,
+            prompt=prompt,
             reply=None,
             letter=None,
             judged=None,
             log_probabilities=None,
             constrained=None,
-            error=error,
+            error=None,
             seconds_used=0.0,
             seconds_dropped=0.0,
+            audio_digest=self._digest_of(asking),
+            prompt_digest=text_digest(prompt),
+            model_digest=self.model_digest,
+            code_digest=self.code_digest,
         )
-
-    def _of_row(self, asking: Asking) -> Mapping[str, object]:
-        """What a result says of its row, whatever became of it."""
-        question, prompt = asking.question, asking.prompt
-        return {
-            "id": question.id,
-            "set": question.set,
-            "group": question.group,
-            "song": question.song.key,
-            "condition": asking.condition,
-            "rotation": asking.rotation,
-            "option_order": asking.option_order,
-            "gold": question.answer,
-            "seed": _SEED,
-            "prompt": prompt,
-            "audio_digest": self._digest_of(asking),
-            "prompt_digest": text_digest(prompt),
-            "model_digest": self.model_digest,
-            "code_digest": self.code_digest,
-        }
 
     def _digest_of(self, asking: Asking) -> str | None:
         """That of the file; of several, that of their digests. None where nothing is heard, or a file is missing."""

@@ -99,9 +99,9 @@ def plan(rows: Sequence[Asking], size: int = ROWS) -> list[list[Batch]]:
     open_batch: list[Asking] = []
     for group in groups:
         if len(group) >= size:
-            pieces = [group[start : start + size] for start in range(0, len(group), size)]
+            pieces: list[Batch] = [group[start : start + size] for start in range(0, len(group), size)]
             alone = group[0].sound is None  # then nothing is shared, and each piece may go anywhere
-            bundles += [[piece] for piece in pieces] if alone else [list(pieces)]
+            bundles += [[piece] for piece in pieces] if alone else [pieces]
             continue
         if open_batch and len(open_batch) + len(group) > size:
             bundles.append([open_batch])

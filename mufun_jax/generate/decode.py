@@ -149,22 +149,35 @@ def advance(
     return jax.lax.while_loop(unfinished, one_token, decoding)
 
 
-@partial(jax.jit, static_argnames=("model", "most"))
-def continuation_log_probabilities(
-    model: MuFunModel, params: Params, prefix: Prefix | None, texts: Texts, counts: Int[HostOrDevice, " R"], most: int
-) -> Float[Array, "R most"]:
-    """Log-probabilities, in nats, of the last `counts` tokens of each row's text (at most `most`); 0 beyond them.
+@partial(jax.jit, static_argnames=("model",))
+def option_log_probabilities(
+    model: MuFunModel,
+    params: Params,
+    prefix: Prefix | None,
+    texts: Texts,
+    options: Int[HostOrDevice, "O R T"],
+    counts: Int[HostOrDevice, "O R"],
+) -> Float[Array, "O R T"]:
+    """Log-probabilities, in nats, of the first `counts` tokens of each option after each row's text; 0 beyond them.
 
-    Each is that of the token after all before it, those of the prefix too.
+    Each is that of the token after all before it, those of the prefix too. The text is run once for all options, which
+    follow one after the other, so that only one of them is in memory.
     """
     rows, length = texts.tokens.shape
-    cache = empty_caches(model.config.decoder, rows, length, model.compute)
-    start = jnp.asarray(texts.lengths - counts)[:, None]
-    places = start + jnp.arange(most)  # of the tokens that are scored
-    logits, _ = _append(model, params, texts.tokens, _ends(prefix, rows), cache, prefix, places.clip(1, length) - 1)
-    tokens = jnp.take_along_axis(jnp.asarray(texts.tokens), places.clip(0, length - 1), axis=1)
-    chosen = jnp.take_along_axis(jax.nn.log_softmax(logits), tokens[:, :, None], axis=2)[:, :, 0]
-    return jnp.where(jnp.arange(most) < counts[:, None], chosen, 0.0)
+    most = options.shape[2]
+    cache = empty_caches(model.config.decoder, rows, length + most, model.compute)
+    first = _ends(prefix, rows)
+    at = jnp.asarray(texts.lengths)[:, None] - 1
+    after_text, cache = _append(model, params, texts.tokens, first, cache, prefix, at)
+
+    def of_option(option: tuple[Array, Array]) -> Array:
+        tokens, count = option
+        after, _ = _append(model, params, tokens, first + texts.lengths, cache, prefix)
+        before_each = jnp.concatenate([after_text, after[:, :-1]], axis=1)
+        chosen = jnp.take_along_axis(jax.nn.log_softmax(before_each), tokens[:, :, None], axis=2)[:, :, 0]
+        return jnp.where(jnp.arange(most) < count[:, None], chosen, 0.0)
+
+    return jax.lax.map(of_option, (jnp.asarray(options), jnp.asarray(counts)))
 
 
 @partial(jax.jit, static_argnames=("model",))

@@ -24,7 +24,7 @@ from mufun_jax.generate.decode import (
     Texts,
     advance,
     begin,
-    continuation_log_probabilities,
+    option_log_probabilities,
     run_prefix,
     stack,
 )
@@ -194,37 +194,41 @@ class Engine:
         return np.asarray(decoding.logits)[0]
 
     def score(
-        self, prompts: Sequence[Prompt], answers: Sequence[tuple[int, Sequence[int]]]
-    ) -> list[Float[np.ndarray, " T"]]:
-        """Log-probabilities in nats of the tokens of each answer after its prompt, which is named by its place.
-
-        Answers to prompts of one prefix are rows of it, in their order.
-        """
-        of_each, found = [prompts[place] for place, _ in answers], {}
-        for rows in self.rows_of(of_each):
-            places = rows.places
-            whole = [answers[rows.groups[0][0] if place is None else place] for place in places]
-            texts = self.texts_of([[*prompts[place].text.tolist(), *tokens] for place, tokens in whole])
-            counts = np.array([len(tokens) for _, tokens in whole], np.int32)
-            most = power_of_two(int(counts.max()), _LEAST_SCORED)
-            prefix = self.prefix_of(rows, of_each)
-            shape = (len(rows.groups), len(places), prefix.slots if prefix else 0, texts.tokens.shape[1], most)
+        self, prompts: Sequence[Prompt], answers: Sequence[Sequence[Sequence[int]]]
+    ) -> list[list[Float[np.ndarray, " T"]]]:
+        """Log-probabilities in nats of the tokens of each answer after its prompt, of which each has several."""
+        found: dict[int, list[Float[np.ndarray, " T"]]] = {}
+        for rows in self.rows_of(prompts):
+            places = [rows.groups[0][0] if place is None else place for place in rows.places]
+            texts = self.texts_of([prompts[place].text for place in places])
+            options = power_of_two(max(len(answers[place]) for place in places))
+            most = power_of_two(max(len(answer) for place in places for answer in answers[place]), _LEAST_SCORED)
+            tokens = np.full((options, len(places), most), self._padding, np.int32)
+            counts = np.zeros((options, len(places)), np.int32)
+            for row, place in enumerate(places):
+                for option, answer in enumerate(answers[place]):
+                    tokens[option, row, : len(answer)] = answer
+                    counts[option, row] = len(answer)
+            prefix = self.prefix_of(rows, prompts)
+            shape = (len(rows.groups), *tokens.shape, prefix.slots if prefix else 0, texts.tokens.shape[1])
             with jax.set_mesh(self.mesh):
                 scored = self._call(
-                    f"{len(places)} answers of {most} tokens",
+                    f"{options} answers of {most} tokens",
                     ("score", *shape),
-                    continuation_log_probabilities,
-                    {"model": self.model, "most": most},
+                    option_log_probabilities,
+                    {"model": self.model},
                     (),
                     params=self.params,
                     prefix=prefix,
                     texts=texts,
+                    options=tokens,
                     counts=counts,
                 )
-            for place, row, count in zip(places, np.asarray(scored, np.float64), counts, strict=True):
+            scored = np.asarray(scored, np.float64)
+            for row, place in enumerate(rows.places):
                 if place is not None:
-                    found[place] = row[:count]
-        return [found[place] for place in range(len(answers))]
+                    found[place] = [scored[at, row, : len(answer)] for at, answer in enumerate(answers[place])]
+        return [found[place] for place in range(len(prompts))]
 
     def rows_of(self, prompts: Sequence[Prompt]) -> list[Rows]:
         """Prompts by their prefixes, those of like numbers of questions together; as many as memory holds at once."""

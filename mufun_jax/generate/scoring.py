@@ -1,4 +1,4 @@
-"""How likely given answers are: of many questions at once, those about one song as rows of its prefix."""
+"""How likely given answers are: of many questions at once, whose text is run once for all answers to each."""
 
 from collections.abc import Sequence
 
@@ -22,18 +22,17 @@ def score_questions(
 
     Raises UserError where options are no list of texts, have `<audio>` in them, or a question is asked in passes.
     """
-    answers: list[tuple[int, tuple[int, ...]]] = []
-    for place, (question, some) in enumerate(zip(questions, options, strict=True)):
+    answers: list[list[tuple[int, ...]]] = []
+    for question, some in zip(questions, options, strict=True):
         if question.long == "window":
             raise UserError("options are scored in one pass; choose a part of the song, or long='all'")
         if isinstance(some, str) or not some or not all(isinstance(option, str) for option in some):
             raise UserError(f"options {some!r}: give a list of answers, for instance ['major', 'minor']")
-        answers += [(place, answer_tokens(tokenizer, question, option)) for option in some]
+        answers.append([answer_tokens(tokenizer, question, option) for option in some])
     prompts = [listener.prompt(question) for question in questions]
-    scores = iter(engine.score(prompts, answers))
     return [
-        [OptionScore(option, float(row.sum()), len(row)) for option, row in zip(some, scores, strict=False)]
-        for some in options
+        [OptionScore(option, float(row.sum()), len(row)) for option, row in zip(some, rows, strict=True)]
+        for some, rows in zip(options, engine.score(prompts, answers), strict=True)
     ]
 
 

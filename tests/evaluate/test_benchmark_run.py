@@ -8,6 +8,7 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
+from typing import Literal
 
 import pytest
 
@@ -19,25 +20,30 @@ from mufun_jax.evaluate.benchmark_run import RunOptions, plan_benchmark, plan_ru
 from mufun_jax.evaluate.benchmarks.registry import read_benchmark
 from mufun_jax.evaluate.result import CONDITIONS
 from mufun_jax.evaluate.results_file import key_of, read_folder, read_results
-from tests.evaluate.fake_mufun import FakeMuFun, answers_of, ask_all
+from tests.evaluate.fake_mufun import FakeMuFun, Kind, answers_of, ask_all
 from tests.evaluate.synthetic_mucue import SETS, write_mucue
 
-LAYOUTS = ("parquet", "folder")
+LAYOUTS: tuple[Literal["parquet", "folder"], ...] = ("parquet", "folder")
 QUESTIONS = sum(SETS.values())
 
 
 @pytest.fixture(scope="module")
 def folders(tmp_path_factory) -> dict[str, Path]:
-    found = {layout: tmp_path_factory.mktemp(layout) for layout in LAYOUTS}
-    for layout, folder in found.items():
-        write_mucue(folder, layout=layout)
+    found = {}
+    for layout in LAYOUTS:
+        found[layout] = tmp_path_factory.mktemp(layout)
+        write_mucue(found[layout], layout=layout)
     return found
 
 
 @pytest.fixture(scope="module")
 def oracle_of(folders):
     answers = answers_of("mucue", folders["folder"])
-    return lambda kind="oracle", seconds=0.0: FakeMuFun(kind, answers, seconds)
+
+    def model(kind: Kind = "oracle") -> FakeMuFun:
+        return FakeMuFun(kind, answers)
+
+    return model
 
 
 def every_accuracy(report) -> set[float]:
@@ -286,6 +292,9 @@ def test_a_segment_beyond_the_song_is_an_error(oracle_of, tmp_path):
 def test_a_mistake_of_ours_is_not_caught(folders, oracle_of, tmp_path):
     model = oracle_of()
     model.score_questions = lambda questions, options: 1 / 0
+    with pytest.raises(ZeroDivisionError):
+        ask_all(folders["folder"], tmp_path, model, RunOptions("mucue"))
+    model.listener.prompt = lambda question: 1 / 0
     with pytest.raises(ZeroDivisionError):
         ask_all(folders["folder"], tmp_path, model, RunOptions("mucue"))
     assert read_results(tmp_path / "results.jsonl").results == ()

@@ -215,3 +215,10 @@ def test_sets_come_in_the_order_of_the_benchmark():
     scores = score(results("oracle", {"gs_key_30s": "key", "disco": "genre"}))
     assert [each.name for each in scores.sets] == ["disco", "gs_key_30s"]
     assert [group.name for group in scores.groups] == ["genre", "key"]
+
+
+def test_fewer_options_have_fewer_orders():
+    rotated = [*results("oracle", {"a": "x"}, rotations=4), *results("oracle", {"b": "x"}, options=2, rotations=2)]
+    scores = score_results(rotated, [], benchmark="jsonl", groups={})
+    assert (scores.orders, scores.incomplete) == (4, 0)
+    assert score_results(rotated[:-1], [], benchmark="jsonl", groups={}).incomplete == 1

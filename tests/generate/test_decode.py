@@ -15,8 +15,8 @@ from mufun_jax.generate.decode import (
     Texts,
     advance,
     begin,
-    continuation_log_probabilities,
     next_token_logits,
+    option_log_probabilities,
     run_prefix,
     stack,
 )
@@ -196,13 +196,18 @@ def test_log_probabilities_are_those_of_the_whole_forward_pass(greedy):
     texts = np.zeros((len(PROMPTS), 64), np.int32)
     cuts = [split(prompts, row) for row in range(len(PROMPTS))]
     for row, cut in enumerate(cuts):
-        texts[row, : prompts.lengths[row] - cut + NEW] = tokens[row, cut : prompts.lengths[row] + NEW]
-    lengths = (prompts.lengths - np.array(cuts) + NEW).astype(np.int32)
-    counts = np.array([NEW, 3, NEW, 1, 5], np.int32)
-    found = continuation_log_probabilities(MODEL, PARAMS, prefix, Texts(texts, lengths), counts, 16)
-    for row, count in enumerate(counts):
-        np.testing.assert_allclose(found[row, :count], of_each[row][NEW - count :], rtol=1e-5, atol=1e-5)
-        assert not np.asarray(found[row, count:]).any()
+        texts[row, : prompts.lengths[row] - cut] = tokens[row, cut : prompts.lengths[row]]
+    lengths = (prompts.lengths - np.array(cuts)).astype(np.int32)
+    counts = np.array([[NEW, 3, NEW, 1, 5], [2, 0, 1, NEW, 1], [0, 1, 1, 1, 1]], np.int32)
+    options = np.zeros((3, len(PROMPTS), 16), np.int32)
+    options[:, :, :NEW] = greedy
+    options[2, :, 0] = np.arange(len(PROMPTS))
+    found = option_log_probabilities(MODEL, PARAMS, prefix, Texts(texts, lengths), options, counts)
+    for option, row in np.ndindex(*counts.shape):
+        count = counts[option, row]
+        wanted = of_each[row][:count] if option < 2 else [expected[row, prompts.lengths[row] - 1, row]][:count]
+        np.testing.assert_allclose(found[option, row, :count], wanted, rtol=1e-5, atol=1e-5)
+        assert not np.asarray(found[option, row, count:]).any()
 
 
 def test_int8_prefixes_take_half_the_memory_and_change_little():

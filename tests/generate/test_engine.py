@@ -22,7 +22,7 @@ PROGRAMS: tuple[Any, ...] = (
     decode.stack,
     decode.begin,
     decode.advance,
-    decode.continuation_log_probabilities,
+    decode.option_log_probabilities,
 )
 
 
