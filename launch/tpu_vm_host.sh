@@ -98,16 +98,16 @@ run() {
     mkdir -p "$state"
     if [ "$(cat "$state/number" 2>/dev/null)" != "$number" ]; then
         stop
-        rm -f "$state/exit-code"
+        rm -f "$state"/exit-code*
         : >"$state/log"
         from=+1
-        setsid bash -c "$INNER" "$state/exit-code" "$@" </dev/null >>"$state/log" 2>&1 &
+        setsid bash -c "$INNER" "$state/exit-code-$number" "$@" </dev/null >>"$state/log" 2>&1 &
         echo "$!" >"$state/pid"
         echo "$number" >"$state/number"
     fi
     tail --lines "$from" --follow --sleep-interval 0.2 --pid "$(<"$state/pid")" "$state/log"
     # Without one, the command and the shell round it were killed.
-    exit "$(cat "$state/exit-code" 2>/dev/null || echo 137)"
+    exit "$(cat "$state/exit-code-$number" 2>/dev/null || echo 137)"
 }
 
 case ${1:-} in

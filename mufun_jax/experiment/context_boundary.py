@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Float32
 
@@ -26,14 +25,13 @@ from mufun_jax.experiment.outcome import Check, Line, Outcome, ResultFigure, Res
 from mufun_jax.generate.chat import MuFun
 from mufun_jax.generate.engine import bytes_of
 from mufun_jax.generate.question import Question
-from mufun_jax.model.compute import compute_for_inference
 from mufun_jax.model.mufun import MuFunModel
 from mufun_jax.sharding.mesh import inference_mesh
 from mufun_jax.text.conversation import AUDIO_PLACEHOLDER
 from mufun_jax.text.tokenizer import load_tokenizer
 from mufun_jax.weights.hub import local_folder
 from mufun_jax.weights.model_folder import open_model_folder
-from mufun_jax.weights.params import init_params, layers_apart
+from mufun_jax.weights.params import init_params
 
 _PAPERS_LENGTHS = (389.0, 390.0, 391.0, 400.0)  # seconds, around the 390 s that the full model hears
 # Relative to the largest token. The same window in a batch of another size is summed in another order.
@@ -119,8 +117,8 @@ def load(options: Options, config: ModelConfig) -> MuFun:
     mesh, tokenizer = inference_mesh(), load_tokenizer(options.run.tokenizer)
     if tokenizer.size > config.decoder.vocab_size:
         raise ConfigError(f"the tokenizer has {tokenizer.size} tokens, the decoder {config.decoder.vocab_size}")
-    params, compute = init_params(config, mesh, options.seeds[0]), compute_for_inference(jnp.float32, mesh)
-    return MuFun(MuFunModel(config, compute), params if compute.scan_layers else layers_apart(params), tokenizer, mesh)
+    params = init_params(config, mesh, options.seeds[0])
+    return MuFun(MuFunModel(config), params, tokenizer, mesh)
 
 
 # --- tokens ---------------------------------------------------------------------------------------------------------

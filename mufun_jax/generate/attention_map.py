@@ -33,7 +33,7 @@ def attention_over_song(model: MuFun, question: Question) -> Float[np.ndarray, "
         raise UserError("the question has no song to look at: give an audio file with it")
     text = model.engine.texts_of([prompt.text])
     with jax.set_mesh(model.mesh):
-        weights = np.asarray(_prefix_weights(model.model, model.params, prefix, text))
+        weights = np.asarray(_prefix_weights(model.engine.model, model.engine.params, prefix, text))
     return weights[:, :, np.flatnonzero(prompt.spliced.audio_slot >= 0)]
 
 

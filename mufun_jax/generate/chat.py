@@ -19,13 +19,13 @@ from mufun_jax.generate.question import Audio, Long, Question, Segment, make_que
 from mufun_jax.generate.sample import Sampling
 from mufun_jax.generate.scoring import score_questions
 from mufun_jax.generate.text_stream import TextStream, goes_round, stream_chunk
-from mufun_jax.model.compute import compute_for_inference
+from mufun_jax.model.compute import Compute
 from mufun_jax.model.mufun import MuFunModel
 from mufun_jax.sharding.mesh import inference_mesh
 from mufun_jax.text.tokenizer import Tokenizer
 from mufun_jax.weights.hub import local_folder
 from mufun_jax.weights.model_folder import Quantize, load_model
-from mufun_jax.weights.params import Params, layers_apart
+from mufun_jax.weights.params import Params
 from mufun_jax.weights.safetensors_file import Advance
 
 PREFIX_MEMORY = 2.0  # GiB
@@ -95,10 +95,9 @@ class MuFun:
         """
         mesh = mesh if mesh is not None else inference_mesh()
         loaded = load_model(local_folder(path), mesh, dtype, quantize, advance)
-        compute = compute_for_inference(jnp.dtype(dtype).type, mesh)
         return MuFun(
-            MuFunModel(loaded.config.model, compute),
-            loaded.params if compute.scan_layers else layers_apart(loaded.params),
+            MuFunModel(loaded.config.model, Compute(jnp.dtype(dtype).type)),
+            loaded.params,
             loaded.tokenizer,
             mesh,
             prefix_memory=prefix_memory,

@@ -31,9 +31,10 @@ from mufun_jax.generate.decode import (
 from mufun_jax.generate.programs import Arguments, KeptPrograms
 from mufun_jax.generate.prompt import Prompt
 from mufun_jax.generate.sample import Sampling
+from mufun_jax.model.compute import compute_on
 from mufun_jax.model.kv_cache import Prefix
 from mufun_jax.model.mufun import MuFunModel
-from mufun_jax.weights.params import Params
+from mufun_jax.weights.params import Params, layers_apart
 
 MOST_ROWS = 32  # answered at once
 _LEAST_TEXT, _LEAST_ANSWER, _LEAST_SCORED, _PREFIX_STEP = 32, 16, 8, 64  # positions
@@ -78,7 +79,9 @@ class Engine:
         quantize_cache: bool = False,
         on_compile: OnCompile = lambda what, seconds: None,
     ):
-        self.model, self.params, self.mesh = model, params, mesh
+        compute = compute_on(mesh, model.compute)
+        self.model, self.mesh = MuFunModel(model.config, compute), mesh
+        self.params = params if compute.scan_layers else layers_apart(params, mesh.devices.flat[0])
         self.on_compile = on_compile
         self.kept_in: Path | None = None  # the folder of compiled programs
         self._end, self._padding = end_of_turn, padding

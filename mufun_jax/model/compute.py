@@ -1,6 +1,6 @@
 """How the model is computed: precision, what is kept for the backward pass, which attention. Not what it computes."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import flax.linen as nn
@@ -48,11 +48,11 @@ def kernel_for(platform: str) -> Kernel:
     return _KERNELS.get(platform, "xla")
 
 
-def compute_for_inference(dtype: DType, mesh: Mesh) -> Compute:
-    """How the devices of a mesh answer questions."""
+def compute_on(mesh: Mesh, compute: Compute) -> Compute:
+    """How the devices of a mesh answer questions best."""
     if mesh.size == 1 and mesh.devices.flat[0].platform == "cpu":
-        return Compute(dtype, kernel="blocks", scan_layers=False)
-    return Compute(dtype)
+        return replace(compute, kernel="blocks", scan_layers=False)
+    return compute
 
 
 def rematerialized(layer: type[nn.Module], remat: Remat) -> type[nn.Module]:

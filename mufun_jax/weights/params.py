@@ -40,14 +40,13 @@ def init_params(config: ModelConfig, mesh: Mesh, seed: int) -> Params:
     return jax.jit(init, out_shardings=param_shardings(config, mesh))()
 
 
-def layers_apart(params: Params) -> Params:
-    """The same parameters, on one CPU device, for `Compute.scan_layers` False: decoder layer i's are "layers" "i".
+def layers_apart(params: Params, device: jax.Device) -> Params:
+    """The same parameters, on a CPU's device, for `Compute.scan_layers` False: decoder layer i's are "layers" "i".
 
     They are views of those given: nothing is copied but what does not lie on a border of 64 bytes.
     """
 
-    def of_layer(number: int, leaf: jax.Array) -> jax.Array:
-        (device,) = leaf.devices()
+    def of_layer(number: int, leaf: jax.Array | np.ndarray) -> jax.Array:
         return jax.device_put(np.asarray(leaf)[number], device, may_alias=True)
 
     stacked = params["decoder"]["layers"]

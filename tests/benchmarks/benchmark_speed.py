@@ -23,7 +23,6 @@ from typing import Any
 if __name__ == "__main__":  # as in tests/benchmarks/train.py: the threads of JAX's CPU device
     os.environ |= {"PJRT_NPROC": "2", "JAX_PLATFORMS": "cpu"}
 
-import jax.numpy as jnp
 import numpy as np
 import soundfile
 
@@ -38,12 +37,11 @@ from mufun_jax.evaluate.sound import own_sound
 from mufun_jax.generate.answer import Answer, OptionScore
 from mufun_jax.generate.chat import MuFun
 from mufun_jax.generate.prompt import Listener
-from mufun_jax.model.compute import compute_for_inference
 from mufun_jax.model.mufun import MuFunModel
 from mufun_jax.model.presets import preset
 from mufun_jax.sharding.mesh import inference_mesh
 from mufun_jax.text.tokenizer import load_tokenizer
-from mufun_jax.weights.params import init_params, layers_apart
+from mufun_jax.weights.params import init_params
 
 SONGS, QUESTIONS = 4, 6  # of each song
 LEAST = 3.0
@@ -55,9 +53,7 @@ def model_of(seconds: float) -> MuFun:
     config: ModelConfig = replace(config, max_windows=round(seconds / config.encoder.window_seconds))
     mesh = inference_mesh()
     params = init_params(config, mesh, 0)
-    compute = compute_for_inference(jnp.float32, mesh)
-    params = params if compute.scan_layers else layers_apart(params)
-    return MuFun(MuFunModel(config, compute), params, load_tokenizer("nano"), mesh)
+    return MuFun(MuFunModel(config), params, load_tokenizer("nano"), mesh)
 
 
 def rows_of(folder: Path, seconds: float, songs: int = SONGS) -> list[Asking]:

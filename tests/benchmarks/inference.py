@@ -41,13 +41,12 @@ from mufun_jax.generate.answer import Answer  # noqa: E402
 from mufun_jax.generate.chat import MuFun  # noqa: E402
 from mufun_jax.generate.prompt import Listener  # noqa: E402
 from mufun_jax.generate.question import make_question  # noqa: E402
-from mufun_jax.model.compute import Compute  # noqa: E402
 from mufun_jax.model.mufun import MuFunModel  # noqa: E402
 from mufun_jax.model.presets import preset  # noqa: E402
 from mufun_jax.sharding.mesh import inference_mesh  # noqa: E402
 from mufun_jax.text.tokenizer import load_tokenizer  # noqa: E402
 from mufun_jax.weights.model_folder import open_model_folder, save_model  # noqa: E402
-from mufun_jax.weights.params import init_params, layers_apart  # noqa: E402
+from mufun_jax.weights.params import init_params  # noqa: E402
 from tests.benchmarks.torch_inference import Ours, Theirs, off_by  # noqa: E402
 from tests.parity.reference_model import ReferenceModel, params_of  # noqa: E402
 
@@ -87,8 +86,7 @@ def measure_reuse(name: str, song: Path, rounds: int, *, large: bool) -> Iterato
     """A row for the questions one by one, and, unless `large`, one for all at once; and what was missed."""
     config, tokenizer = heard_whole(name), load_tokenizer("nano")
     mesh = inference_mesh()
-    params = layers_apart(init_params(config, mesh, 0))
-    model = MuFun(MuFunModel(config, Compute(kernel="blocks", scan_layers=False)), params, tokenizer, mesh)
+    model = MuFun(MuFunModel(config), init_params(config, mesh, 0), tokenizer, mesh)
     questions = [make_question(f"What is heard in bar {number}?", song) for number in range(QUESTIONS)]
 
     def forget() -> None:

@@ -28,7 +28,7 @@ class Ours:
 
     def __init__(self, config: ModelConfig, params: Params):
         self.model = MuFunModel(config, Compute(kernel="blocks", scan_layers=False))
-        self.params = layers_apart(jax.device_put(params))
+        self.params = layers_apart(params, jax.devices()[0])
         self._encode = jax.jit(
             lambda params, log_mel: self.model.apply(
                 {"params": params}, log_mel, method=lambda model, x: model.connector(model.encoder(x))

@@ -11,6 +11,7 @@ from mufun_jax.errors import UserError
 from mufun_jax.generate.chat import MuFun
 from mufun_jax.generate.constraint import Constraint
 from mufun_jax.generate.question import make_question
+from mufun_jax.generate.scoring import answer_tokens
 from mufun_jax.generate.sample import Sampling
 from mufun_jax.model.mufun import MuFunModel
 from mufun_jax.sharding.mesh import inference_mesh
@@ -60,7 +61,7 @@ def test_a_regular_expression_and_choices(model):
 def test_a_greedy_choice_is_the_likeliest_by_steps(model):
     """The first token in which two choices differ decides, as the plain logits have it."""
     logits = model.logits("Key?")
-    letters = {letter: model._answer_tokens(make_question("Key?"), letter)[0] for letter in "ABCD"}
+    letters = {letter: answer_tokens(model.tokenizer, make_question("Key?"), letter)[0] for letter in "ABCD"}
     best = max(letters, key=lambda letter: logits[letters[letter]])
     assert len(set(letters.values())) == 4
     assert model.chat("Key?", constraint=Constraint.choices(["A", "B", "C", "D"])) == best

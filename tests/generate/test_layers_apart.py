@@ -9,10 +9,8 @@ import pytest
 from mufun_jax.generate.attention_map import attention_over_song
 from mufun_jax.generate.chat import MuFun
 from mufun_jax.generate.question import make_question
-from mufun_jax.model.mufun import MuFunModel
-from mufun_jax.sharding.mesh import inference_mesh
 from mufun_jax.text.tokenizer import load_tokenizer
-from mufun_jax.weights.model_folder import load_model, save_model
+from mufun_jax.weights.model_folder import save_model
 from mufun_jax.weights.params import layers_apart
 from tests.tiny import SMALLEST, random_params
 
@@ -27,12 +25,11 @@ def checkpoint(tmp_path_factory):
 
 
 @pytest.mark.parametrize("quantize", [None, "int8"])
-def test_answers_are_those_of_layers_in_a_scan(checkpoint, song, quantize):
-    mesh = inference_mesh()
-    apart = MuFun.from_pretrained(checkpoint, "float32", mesh, quantize, quantize_cache=quantize)
-    loaded = load_model(checkpoint, mesh, "float32", quantize)
-    scanned = MuFun(MuFunModel(loaded.config.model), loaded.params, loaded.tokenizer, mesh, quantize_cache=quantize)
-    assert not apart.model.compute.scan_layers and scanned.model.compute.scan_layers
+def test_answers_are_those_of_layers_in_a_scan(checkpoint, song, quantize, monkeypatch):
+    apart = MuFun.from_pretrained(checkpoint, "float32", quantize=quantize, quantize_cache=quantize)
+    monkeypatch.setattr("mufun_jax.generate.engine.compute_on", lambda mesh, compute: compute)
+    scanned = MuFun.from_pretrained(checkpoint, "float32", quantize=quantize, quantize_cache=quantize)
+    assert not apart.engine.model.compute.scan_layers and scanned.engine.model.compute.scan_layers
     songs = [song(seconds) for seconds in (1.6, 1.9)]
     questions = [make_question(prompt, path) for path in songs for prompt in ("What is the key?", "Fast?")]
     of_both = [model.answer(questions, max_new_tokens=8) for model in (apart, scanned)]
@@ -53,7 +50,7 @@ def test_answers_are_those_of_layers_in_a_scan(checkpoint, song, quantize):
 def test_views_take_no_memory_of_their_own():
     params = random_params(CONFIG)
     on_one = jax.device_put(params, jax.devices()[0])
-    apart = layers_apart(on_one)
+    apart = layers_apart(on_one, jax.devices()[0])
     stacked, layers = on_one["decoder"]["layers"], apart["decoder"]["layers"]
     assert list(layers) == [str(number) for number in range(CONFIG.decoder.layers)]
     of_last = jax.tree.map(lambda leaf: np.asarray(leaf)[-1], stacked)
