@@ -11,8 +11,8 @@ from mufun_jax.errors import UserError
 from mufun_jax.generate.chat import MuFun
 from mufun_jax.generate.constraint import Constraint
 from mufun_jax.generate.question import make_question
-from mufun_jax.generate.scoring import answer_tokens
 from mufun_jax.generate.sample import Sampling
+from mufun_jax.generate.scoring import answer_tokens
 from mufun_jax.model.mufun import MuFunModel
 from mufun_jax.sharding.mesh import inference_mesh
 from mufun_jax.text.tokenizer import load_tokenizer
