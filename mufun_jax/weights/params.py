@@ -40,7 +40,7 @@ def init_params(config: ModelConfig, mesh: Mesh, seed: int) -> Params:
     return jax.jit(init, out_shardings=param_shardings(config, mesh))()
 
 
-def layers_apart(params: Params, device: jax.Device) -> Params:
+def layers_apart(params: Params, device: Any) -> Params:
     """The same parameters, on a CPU's device, for `Compute.scan_layers` False: decoder layer i's are "layers" "i".
 
     They are views of those given: nothing is copied but what does not lie on a border of 64 bytes.
