@@ -21,7 +21,15 @@ jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
 simulate_devices(MeshConfig(data=2, simulated_devices=2))
 
 # Each file is the work of one process: those that take longest begin first, lest one of them is left at the end.
-_LONGEST = ("test_demo.py", "test_kills.py", "test_fits.py", "test_pods.py", "test_steps.py", "test_processes.py")
+_LONGEST = (
+    "test_readme.py",
+    "test_demo.py",
+    "test_kills.py",
+    "test_fits.py",
+    "test_pods.py",
+    "test_steps.py",
+    "test_processes.py",
+)
 
 
 def pytest_collection_modifyitems(items):
