@@ -1,13 +1,7 @@
 """The page of a benchmark's run: one HTML file that needs nothing else, no network either."""
 
-import base64
-import hashlib
-import json
 from importlib.resources import files
-from typing import Any
 
-import plotly.io
-from jinja2 import Environment
 from markupsafe import Markup
 from plotly.offline import get_plotlyjs
 
@@ -22,10 +16,9 @@ from mufun_jax.evaluate.benchmark_report import (
     unreadable_text,
 )
 from mufun_jax.evaluate.benchmark_table import CONDITION_NAMES, WAY_NAMES
-from mufun_jax.report.figures import Chart
 from mufun_jax.report.page import Tile
-from mufun_jax.report.palette import DARK, SERIES, css_variables
-from mufun_jax.report.wording import plain
+from mufun_jax.report.page_parts import figures_json, page_environment, script_hash
+from mufun_jax.report.palette import SERIES, css_variables
 
 _LONGEST_TEXT = 1_200  # characters of a question or reply among the examples
 
@@ -43,7 +36,7 @@ def benchmark_page(report: BenchmarkReport, made: str) -> str:
         (folder / name).read_text(encoding="utf-8")
         for folder, name in ((shared, "page.css"), (own, "benchmark_page.css"))
     )
-    environment = Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True, finalize=_printable)
+    environment = page_environment()
     environment.filters |= {
         "accuracy": accuracy_text,
         "always": always_text,
@@ -67,10 +60,10 @@ def benchmark_page(report: BenchmarkReport, made: str) -> str:
         light=Markup(css_variables(dark=False)),
         dark=Markup(css_variables(dark=True)),
         style=Markup(style),
-        figures=_figures_json(shown),
+        figures=figures_json(shown),
         library=Markup(library),
         script=Markup(script),
-        hashes=[_hash(library), _hash(script)],
+        hashes=[script_hash(library), script_hash(script)],
     )
 
 
@@ -105,18 +98,3 @@ def shortened(text: str) -> str:
     """A question or reply, the rest of a long one counted."""
     rest = len(text) - _LONGEST_TEXT
     return text if rest <= 0 else f"{text[:_LONGEST_TEXT]} … ({rest:,} more characters)"
-
-
-def _printable(value: Any) -> Any:
-    return plain(value) if type(value) is str else value
-
-
-def _figures_json(shown: list[Chart]) -> Markup:
-    """Data of the figures for a script element: no `<`, so that none can end it."""
-    figures = {chart.id: json.loads(str(plotly.io.to_json(chart.figure, validate=False))) for chart in shown}
-    text = json.dumps({"figures": figures, "dark": DARK}, separators=(",", ":"))
-    return Markup(text.replace("&", "\\u0026").replace("<", "\\u003c").replace(">", "\\u003e"))
-
-
-def _hash(script: str) -> str:
-    return "sha256-" + base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()

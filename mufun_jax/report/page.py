@@ -1,25 +1,20 @@
 """The page: one HTML file that needs nothing else, no network either."""
 
-import base64
-import hashlib
-import json
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.resources import files
-from typing import Any
 
 import numpy as np
-import plotly.io
-from jinja2 import Environment
 from markupsafe import Markup
 from plotly.offline import get_plotlyjs
 
 from mufun_jax.report.events import Event
 from mufun_jax.report.figures import Chart, loss_chart, step_charts
 from mufun_jax.report.history import History
-from mufun_jax.report.palette import DARK, SERIES, css_variables
+from mufun_jax.report.page_parts import figures_json, page_environment, script_hash
+from mufun_jax.report.palette import SERIES, css_variables
 from mufun_jax.report.timeline import timeline_chart
-from mufun_jax.report.wording import duration, percent, plain, short
+from mufun_jax.report.wording import duration, percent, short
 
 _RECENT = 200  # steps that a tile's "now" is the median of
 _MOST_EVENTS = 400  # rows of the table; of more, the first quarter and the last are shown
@@ -54,7 +49,7 @@ def make_page(history: History, now: float) -> str:
     folder = files("mufun_jax") / "report"
     library, script = get_plotlyjs(), (folder / "page.js").read_text(encoding="utf-8")
     assert "</script" not in library
-    environment = Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True, finalize=_printable)
+    environment = page_environment()
     environment.filters |= {"duration": duration, "percent": percent, "short": short, "moment": moment}
     template = environment.from_string((folder / "page.html").read_text(encoding="utf-8"))
     return template.render(
@@ -69,10 +64,10 @@ def make_page(history: History, now: float) -> str:
         light=Markup(css_variables(dark=False)),
         dark=Markup(css_variables(dark=True)),
         style=Markup((folder / "page.css").read_text(encoding="utf-8")),
-        figures=_figures_json(shown),
+        figures=figures_json(shown),
         library=Markup(library),
         script=Markup(script),
-        hashes=[_hash(library), _hash(script)],
+        hashes=[script_hash(library), script_hash(script)],
     )
 
 
@@ -147,18 +142,3 @@ def _best(history: History, name: str) -> float:
 
 def _count(number: int, noun: str) -> str:
     return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
-
-
-def _printable(value: Any) -> Any:
-    return plain(value) if type(value) is str else value
-
-
-def _figures_json(charts: list[Chart]) -> Markup:
-    """Data of the figures for a script element: no `<`, so that none can end it."""
-    figures = {chart.id: json.loads(str(plotly.io.to_json(chart.figure, validate=False))) for chart in charts}
-    text = json.dumps({"figures": figures, "dark": DARK}, separators=(",", ":"))
-    return Markup(text.replace("&", "\\u0026").replace("<", "\\u003c").replace(">", "\\u003e"))
-
-
-def _hash(script: str) -> str:
-    return "sha256-" + base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
