@@ -49,6 +49,7 @@ from data_pipelines.score_questions import (
 from data_pipelines.score_render import (
     SAMPLE_RATE,
     Clip,
+    check_soundfont,
     check_synthesiser,
     draw_excerpt,
     draw_song,
@@ -59,7 +60,7 @@ from data_pipelines.score_render import (
 )
 from mufun_jax.errors import UserError
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 _NOTE_RANGE = (60, 83)  # C4 to B5: within every instrument's compass, and two notes a pitch class
 # A dance, or a meter of tunes that no dance is declared for. 3/4 stands twice, having no dance of its own.
 _FORMS = (*DANCES, *METERS, "3/4")
@@ -112,21 +113,26 @@ def render_score_corpus(
     config: ScoreCorpusConfig,
     *,
     workers: int = 2,
+    held_out_soundfont: Path | None = None,
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> dict:
     """Write the corpus to the folder `out`, whole or not at all, and return its report.
 
-    `progress` is called with pieces read plus clips rendered, and with both in all. An `out` that holds this
-    corpus already is left as it is. Raises UserError if a package is not installed or `out` holds something
-    else. A script that asks for more than one worker needs the usual `if __name__ == "__main__"`: each worker
-    imports it again.
+    Held-out clips are played by `held_out_soundfont` if one is given, a General MIDI soundfont whose sounds no
+    training clip has; else by the one that all are played by. `progress` is called with pieces read plus clips
+    rendered, and with both in all. An `out` that holds this corpus already is left as it is. Raises UserError if
+    a package is not installed, `held_out_soundfont` is none, or `out` holds something else. A script that asks
+    for more than one worker needs the usual `if __name__ == "__main__"`: each worker imports it again.
     """
     out = Path(out)
     _check_counts(config, workers)
-    if (report := _read_report(out, config)) is not None:
-        return report
     check_synthesiser()
-    soundfont = soundfont_path()
+    if held_out_soundfont is not None:
+        check_soundfont(held_out_soundfont)
+    soundfonts = {"train": soundfont_path(), "heldout": held_out_soundfont or soundfont_path()}
+    sounds = {split: _soundfont(path) for split, path in soundfonts.items()}
+    if (report := _read_report(out, config, sounds)) is not None:
+        return report
     aside = out.parent / f".{out.name}.partial-{os.getpid()}"
     shutil.rmtree(aside, ignore_errors=True)  # of a killed run with this process's number
     aside.mkdir(parents=True)
@@ -139,9 +145,9 @@ def render_score_corpus(
             plan = _make_plan(config, train, held_out)
             assert len(plan.clips) == config.clips
             seconds = _render(
-                plan.clips, aside, soundfont, mapped, lambda rendered: progress(config.pieces + rendered, total)
+                plan.clips, aside, soundfonts, mapped, lambda rendered: progress(config.pieces + rendered, total)
             )
-        report = _report(config, plan, seconds, soundfont, [train, held_out], left_out)
+        report = _report(config, plan, seconds, sounds, [train, held_out], left_out)
         for name, entries in plan.entries.items():
             _write_json(aside / f"{name}.json", entries)
         _write_json(aside / "report.json", report)
@@ -163,14 +169,14 @@ def _check_counts(config: ScoreCorpusConfig, workers: int) -> None:
         raise UserError(f"workers must be 1 or more, not {workers}")
 
 
-def _read_report(out: Path, config: ScoreCorpusConfig) -> dict | None:
+def _read_report(out: Path, config: ScoreCorpusConfig, soundfonts: dict[str, dict[str, str]]) -> dict | None:
     """The report of the corpus that `out` holds, None where there is nothing yet."""
     if not out.exists() or (out.is_dir() and not any(out.iterdir())):
         return None
     path = out / "report.json"
     if path.is_file():
         report = json.loads(path.read_text(encoding="utf-8"))
-        wanted = {"format_version": FORMAT_VERSION, "config": asdict(config)}
+        wanted = {"format_version": FORMAT_VERSION, "config": asdict(config), "soundfonts": soundfonts}
         if isinstance(report, dict) and all(report.get(key) == value for key, value in wanted.items()):
             return report
     raise UserError(f"{out} holds something else than this score corpus: choose another folder, or delete it")
@@ -331,33 +337,43 @@ def _draw_forms(rng: random.Random, pieces: list[Piece], count: int) -> list[Pie
 def _render(
     clips: list[Clip],
     folder: Path,
-    soundfont: Path,
+    soundfonts: dict[str, Path],
     mapped: Mapped,
     progress: Callable[[int], None],
 ) -> dict[str, float]:
-    """Render every clip; path to length in seconds."""
+    """Render every clip by the soundfont of its split; path to length in seconds."""
     seconds: dict[str, float] = {}
-    batches = _batches(clips, _CLIPS_A_BATCH)
-    rendered = mapped(partial(write_clips, str(folder), str(soundfont)), batches)
-    for batch, lengths in zip(batches, rendered, strict=True):
-        seconds.update(zip((clip.path for clip in batch), lengths, strict=True))
-        progress(len(seconds))
+    for split, soundfont in soundfonts.items():
+        batches = _batches([clip for clip in clips if _split_of(clip.path) == split], _CLIPS_A_BATCH)
+        rendered = mapped(partial(write_clips, str(folder), str(soundfont)), batches)
+        for batch, lengths in zip(batches, rendered, strict=True):
+            seconds.update(zip((clip.path for clip in batch), lengths, strict=True))
+            progress(len(seconds))
     return seconds
+
+
+def _split_of(path: str) -> str:
+    return path.rsplit("/", 1)[-1].split("-")[0]
+
+
+def _soundfont(path: Path) -> dict[str, str]:
+    with path.open("rb") as file:
+        return {"name": path.name, "sha256": hashlib.file_digest(file, "sha256").hexdigest()}
 
 
 def _report(
     config: ScoreCorpusConfig,
     plan: _Plan,
     seconds: dict[str, float],
-    soundfont: Path,
+    soundfonts: dict[str, dict[str, str]],
     splits: list[list[Piece]],
     left_out: Counter[str],
 ) -> dict:
     """Counts, hours and label histograms; nothing that changes from run to run."""
     clips: dict[str, dict] = {}
     for path, length in seconds.items():
-        _, kind, name = path.split("/")
-        group = clips.setdefault(f"{name.split('-')[0]} {kind}", {"clips": 0, "hours": 0.0})
+        kind = path.split("/")[1]
+        group = clips.setdefault(f"{_split_of(path)} {kind}", {"clips": 0, "hours": 0.0})
         group["clips"] += 1
         group["hours"] += length / 3600
     for group in clips.values():
@@ -378,8 +394,8 @@ def _report(
         "tunes_left_out": dict(sorted(left_out.items())),
         "collections": COLLECTIONS,
         "licence": "The tunes are out of copyright by age; music21 distributes the transcriptions with their "
-        "encoders' permission. The soundfont is GPL-2 and not part of the corpus.",
-        "soundfont": {"name": soundfont.name, "sha256": hashlib.sha256(soundfont.read_bytes()).hexdigest()},
+        "encoders' permission. Soundfonts are not part of the corpus; TimGM6mb is GPL-2.",
+        "soundfonts": soundfonts,
         # Another version of one of these may change some bytes.
         "versions": {name: version(name) for name in ("music21", "tinysoundfont", "soxr", "soundfile")},
     }

@@ -159,6 +159,18 @@ def soundfont_path() -> Path:
     return path
 
 
+def check_soundfont(path: Path) -> None:
+    """A UserError if the file is not there or is no SF2 or SF3 soundfont: RIFF of the form sfbk."""
+    if not path.is_file():
+        raise UserError(
+            f"no soundfont {path}; Debian's fluid-soundfont-gm has one, /usr/share/sounds/sf2/FluidR3_GM.sf2"
+        )
+    with path.open("rb") as file:
+        head = file.read(12)
+    if head[:4] != b"RIFF" or head[8:] != b"sfbk":
+        raise UserError(f"{path} is no soundfont: an .sf2 begins with RIFF and sfbk")
+
+
 def check_synthesiser() -> None:
     """A UserError if tinysoundfont is not installed."""
     if find_spec("tinysoundfont") is None:

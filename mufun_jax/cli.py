@@ -117,6 +117,9 @@ def prepare(
         bool, typer.Option("--verify", help="Compare finished shards with their checksums; write damaged ones again.")
     ] = False,
     seed: Annotated[int, typer.Option(help="Of questions, options, and the score corpus.", min=0)] = 0,
+    held_out_soundfont: Annotated[
+        Path | None, typer.Option(help="Soundfont (.sf2) that plays what score-corpus holds out, and nothing else.")
+    ] = None,
     workers: WorkersOption = 2,
     beam: Annotated[
         list[str] | None, typer.Option(help="Option of Apache Beam, for instance runner=DataflowRunner. Repeatable.")
@@ -142,7 +145,11 @@ def prepare(
         beam_options=tuple(beam or ()),
         evaluation=tuple(evaluation or ()),
     )
-    commands.prepare(sources or [], out, options, tfds=tfds or [], tfds_dir=tfds_dir)
+    if held_out_soundfont is not None and commands.SCORE_CORPUS not in (sources or []):
+        raise UserError("--held-out-soundfont is for score-corpus, which is not among the sources")
+    commands.prepare(
+        sources or [], out, options, tfds=tfds or [], tfds_dir=tfds_dir, held_out_soundfont=held_out_soundfont
+    )
 
 
 @app.command()

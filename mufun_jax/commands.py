@@ -43,10 +43,12 @@ def prepare(
     tfds: Sequence[str] = (),
     tfds_dir: str | None = None,
     corpus: "ScoreCorpusConfig | None" = None,
+    held_out_soundfont: Path | None = None,
 ) -> dict[str, dict[str, Any]]:
     """Prepares sources as sets below `out`, prints a table of them, and returns their reports by name.
 
-    `score-corpus` among the sources is rendered to `out`/score_corpus first, as `corpus` says.
+    `score-corpus` among the sources is rendered to `out`/score_corpus first, as `corpus` says, what is held out of
+    it by `held_out_soundfont` if there is one.
     """
     from data_pipelines.prepare import prepare
     from data_pipelines.report import prepared_table
@@ -55,7 +57,7 @@ def prepare(
     found = []
     for name in sources:
         if name == SCORE_CORPUS:
-            found += score_corpus_sources(_render_score_corpus(out, options, corpus))
+            found += score_corpus_sources(_render_score_corpus(out, options, corpus, held_out_soundfont))
         else:
             found.append(find_source(name, options.seed))
     for name in tfds:
@@ -71,13 +73,17 @@ def prepare(
     return reports
 
 
-def _render_score_corpus(out: str, options: "PrepareOptions", corpus: "ScoreCorpusConfig | None") -> Path:
+def _render_score_corpus(
+    out: str, options: "PrepareOptions", corpus: "ScoreCorpusConfig | None", held_out_soundfont: Path | None
+) -> Path:
     from data_pipelines.score_corpus import ScoreCorpusConfig, render_score_corpus
 
     folder = Path(_on_disk(out, SCORE_CORPUS)) / "score_corpus"
     with progress_bar("Rendering music") as advance:
         config = corpus or ScoreCorpusConfig(seed=options.seed)
-        report = render_score_corpus(folder, config, workers=options.workers, progress=advance)
+        report = render_score_corpus(
+            folder, config, workers=options.workers, held_out_soundfont=held_out_soundfont, progress=advance
+        )
     clips = sum(kind["clips"] for kind in report["clips"].values())
     _output.print(f"{clips} clips, {60 * report['hours']:.0f} minutes, in {folder}", soft_wrap=True)
     return folder

@@ -44,6 +44,9 @@ def experiment(
         Path | None,
         typer.Option(help="Manifest that models are scored on.", show_default="DATA/score_corpus/heldout.json"),
     ] = None,
+    held_out_soundfont: Annotated[
+        Path | None, typer.Option(help="Soundfont (.sf2) that plays what models are scored on, and nothing else.")
+    ] = None,
     task: Annotated[list[str] | None, typer.Option(help="Only this task of it. Repeatable.")] = None,
     arm: Annotated[list[str] | None, typer.Option(help="Only this arm. Repeatable.")] = None,
     seeds: Annotated[int | None, typer.Option(help="So many; each experiment has its own number.", min=1)] = None,
@@ -78,8 +81,12 @@ def experiment(
             raise UserError(f"{name} trains nothing: --whisper is where training begins")
         encoder = whisper_file(whisper, workdir)
         run = with_whisper(run, encoder)
+    if held_out_soundfont is not None and (data is not None or not found.trains):
+        raise UserError(
+            "--held-out-soundfont is for the score corpus that is rendered here: it does not go with --data"
+        )
     if found.trains:
-        run = replace(run, data=str(data or _rendered(workdir, quick, workers)))
+        run = replace(run, data=str(data or _rendered(workdir, quick, workers, held_out_soundfont)))
         benchmark = benchmark or Path(run.data) / "score_corpus" / "heldout.json"
     options = Options(
         run,
@@ -117,13 +124,14 @@ def _run_config(config: Path | None, settings: list[str], preset_name: str | Non
     return run if preset_name is None else replace(run, model=preset(preset_name))
 
 
-def _rendered(workdir: Path, quick: bool, workers: int) -> Path:
+def _rendered(workdir: Path, quick: bool, workers: int, held_out_soundfont: Path | None) -> Path:
     """The score corpus, rendered and prepared in the workdir unless it is there."""
     from data_pipelines.prepare import PrepareOptions
     from data_pipelines.score_corpus import ScoreCorpusConfig
 
     corpus = ScoreCorpusConfig(**(QUICK_CORPUS if quick else {}))
-    prepare([SCORE_CORPUS], str(workdir / "data"), PrepareOptions(workers=workers), corpus=corpus)
+    options = PrepareOptions(workers=workers)
+    prepare([SCORE_CORPUS], str(workdir / "data"), options, corpus=corpus, held_out_soundfont=held_out_soundfont)
     return workdir / "data"
 
 

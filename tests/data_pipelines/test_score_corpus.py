@@ -9,12 +9,14 @@ from collections.abc import Callable
 from dataclasses import asdict, replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import soundfile
 
 from data_pipelines import score_corpus
 from data_pipelines.score_corpus import ScoreCorpusConfig, render_score_corpus
 from data_pipelines.score_pieces import DUPLICATE_INTERVALS, Piece
+from data_pipelines.score_render import soundfont_path
 from mufun_jax.errors import UserError
 
 TINY = ScoreCorpusConfig(
@@ -122,6 +124,42 @@ def test_finished_corpus_is_returned_at_once(corpus: Path, monkeypatch: pytest.M
     before = hashes(corpus)
     assert render_score_corpus(corpus, TINY)["config"] == asdict(TINY)
     assert hashes(corpus) == before
+
+
+def test_held_out_soundfont_plays_what_is_held_out_and_nothing_else(corpus: Path, tmp_path: Path) -> None:
+    other = _bent_soundfont(tmp_path / "other.sf2")
+    report = render_score_corpus(tmp_path / "corpus", TINY, workers=1, held_out_soundfont=other)
+    before, after = hashes(corpus), hashes(tmp_path / "corpus")
+    changed = {path for path in before if before[path] != after[path]}
+    assert changed == {path for path in before if "/heldout-" in path} | {"report.json"}
+    assert report["soundfonts"]["train"]["name"] == "TimGM6mb.sf2"
+    digest = hashlib.sha256(other.read_bytes()).hexdigest()
+    assert report["soundfonts"]["heldout"] == {"name": "other.sf2", "sha256": digest}
+    assert render_score_corpus(tmp_path / "corpus", TINY, held_out_soundfont=other) == report
+    with pytest.raises(UserError, match="choose another folder, or delete it"):
+        render_score_corpus(tmp_path / "corpus", TINY)
+
+
+def _bent_soundfont(path: Path) -> Path:
+    """The soundfont with its sample data bent a little, as another recording of the same instruments."""
+    content = bytearray(soundfont_path().read_bytes())
+    start = content.index(b"smpl") + 8
+    length = int.from_bytes(content[start - 4 : start], "little")
+    samples = np.frombuffer(content[start : start + length], np.int16)
+    bent = np.sign(samples) * np.abs(samples.astype(np.float64)) ** 0.9
+    content[start : start + length] = bent.astype(np.int16).tobytes()
+    path.write_bytes(content)
+    return path
+
+
+@pytest.mark.parametrize(("content", "said"), [(None, r"no soundfont .*fluid-soundfont-gm"), (b"RIFF0000WAVE", "sfbk")])
+def test_held_out_soundfont_that_is_none_is_refused(content: bytes | None, said: str, tmp_path: Path) -> None:
+    soundfont = tmp_path / "font.sf2"
+    if content is not None:
+        soundfont.write_bytes(content)
+    with pytest.raises(UserError, match=said):
+        render_score_corpus(tmp_path / "corpus", TINY, workers=1, held_out_soundfont=soundfont)
+    assert not (tmp_path / "corpus").exists()
 
 
 def test_folder_with_something_else_is_left_alone(corpus: Path, tmp_path: Path) -> None:
