@@ -22,11 +22,13 @@ if TYPE_CHECKING:
     from mufun_jax.evaluate.result import Result
 
 _MANIFESTS = (".json", ".jsonl")
-_FOR_BENCHMARKS = "Benchmarks"  # headings of --help
+_FOR_BENCHMARKS = "Benchmarks"  # headings of --help: what stands below one is refused where it would do nothing
 _FOR_HOSTS = "Several hosts"
+_FOR_MANIFESTS = "Manifests"
 
 
 def evaluate(
+    context: typer.Context,
     benchmark: Annotated[
         str,
         typer.Option(
@@ -42,11 +44,14 @@ def evaluate(
         Path | None,
         typer.Option(help="Folder of a benchmark's results and report; of a manifest, a file for its scores, as JSON."),
     ] = None,
-    task: Annotated[list[str] | None, typer.Option(help="Of a manifest: only this task. Repeatable.")] = None,
+    task: Annotated[
+        list[str] | None, typer.Option(help="Only this task. Repeatable.", rich_help_panel=_FOR_MANIFESTS)
+    ] = None,
     metric: Annotated[
         list[str] | None,
         typer.Option(
-            help="Of a manifest: TASK=METRIC of lyrics, key, tempo, chords, segments, captions. Repeatable.",
+            help="TASK=METRIC of lyrics, key, tempo, chords, segments, captions. Repeatable.",
+            rich_help_panel=_FOR_MANIFESTS,
         ),
     ] = None,
     dtype: Annotated[DType, typer.Option(help="What the model computes in.")] = "bfloat16",
@@ -150,15 +155,12 @@ def evaluate(
                 f"--benchmark {benchmark}: no such benchmark{nearest(benchmark, list(BENCHMARKS))}; there are "
                 f"{', '.join(BENCHMARKS)}; or give a manifest of questions (.json, .jsonl)"
             )
-        given = {"--data": data, "--fetch": fetch, "--sets": sets, "--limit": limit, "--rotations": rotations > 1}
-        given |= {"--judge": judge, "--compare": compare, "--training": training, "--export": export}
-        given |= {"--quantize": quantize, "--report-only": report_only, "--hosts": hosts > 1}
-        if wrong := [name for name, value in given.items() if value]:
+        if wrong := _given(context, _FOR_BENCHMARKS, _FOR_HOSTS):
             raise UserError(f"{', '.join(wrong)}: for a benchmark's name, and --benchmark {benchmark} is a manifest")
         commands.evaluate(Path(benchmark), checkpoint, out, task, dtype, metrics=metric or [])
         return
-    if task or metric:
-        raise UserError(f"--task and --metric go with a manifest; of {benchmark} choose --sets")
+    if wrong := _given(context, _FOR_MANIFESTS):
+        raise UserError(f"{', '.join(wrong)}: for a manifest; of --benchmark {benchmark} choose --sets")
     if data is None or out is None:
         raise UserError(f"--benchmark {benchmark} needs --data, the folder it was downloaded to, and --out, a folder")
     options = RunOptions(
@@ -174,6 +176,17 @@ def evaluate(
     run = _Run(options, data, out, checkpoint, dtype, quantize, judge)
     if not run.run(fetch=fetch, report_only=report_only, compare=compare, training=training, export=export):
         sys.exit(1)
+
+
+def _given(context: typer.Context, *headings: str) -> list[str]:
+    """The options below these headings that were given, as they are spelt; with their default value too."""
+    return [
+        option.opts[0]
+        for option in context.command.params
+        if getattr(option, "rich_help_panel", None) in headings
+        and (source := context.get_parameter_source(option.name or "")) is not None
+        and source.name == "COMMANDLINE"
+    ]
 
 
 class _Run:

@@ -5,8 +5,10 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+import typer
 
 from mufun_jax import benchmark_command
+from mufun_jax.cli import app
 from mufun_jax.evaluate.results_file import read_results
 from tests.evaluate.fake_mufun import FakeMuFun, answers_of
 from tests.evaluate.synthetic_mucue import SETS, write_mucue
@@ -147,7 +149,7 @@ def test_a_judge_a_comparison_training_data_and_an_export(run, fake, data, model
     assert compared["overall"]["only_second"] == 0
     assert all(heading in printed for heading in ("both", "nei-", "Holm"))
     report = json.loads((tmp_path / "two" / "report.json").read_text())
-    assert any("1 songs, of 6 questions, are in the training data" in warning for warning in report["warnings"])
+    assert any("1 song, of 6 questions, is in the training data" in warning for warning in report["warnings"])
     assert list((tmp_path / "two" / "lmms_eval").rglob("*.jsonl"))
 
 
@@ -156,7 +158,6 @@ def test_a_judge_a_comparison_training_data_and_an_export(run, fake, data, model
     [
         (["--benchmark", "mucu"], "no such benchmark (did you mean 'mucue'?)"),
         (["--benchmark", "mucue"], "needs --data, the folder it was downloaded to, and --out"),
-        (["--benchmark", "mucue", "--data", ".", "--out", "x", "--task", "key"], "choose --sets"),
         (["--benchmark", "mucue", "--data", ".", "--out", "x", "--conditions", "audio,noise"], "noise: is none"),
         (["--benchmark", "mucue", "--data", ".", "--out", "x", "--conditions", "silence"], "without 'audio'"),
         (["--benchmark", "mucue", "--data", ".", "--out", "x", "--sets", ","], "--sets ',': names nothing"),
@@ -165,6 +166,7 @@ def test_a_judge_a_comparison_training_data_and_an_export(run, fake, data, model
         (["--benchmark", "mucue", "--data", ".", "--out", "x", "--host", "1"], "host 1 of 1"),
         (["--benchmark", "mucue", "--data", "nowhere", "--out", "x"], "nowhere: no such folder"),
         (["--benchmark", "q.json", "--sets", "a", "--rotations", "4"], "--sets, --rotations: for a benchmark's name"),
+        (["--benchmark", "mucue", "--task", "a", "--metric", "a=key"], "--task, --metric: for a manifest; of --bench"),
     ],
 )
 def test_mistakes_are_a_line(run, tmp_path, monkeypatch, arguments, said):
@@ -173,6 +175,35 @@ def test_mistakes_are_a_line(run, tmp_path, monkeypatch, arguments, said):
     assert code == 2
     assert said in error
     assert len(error.splitlines()) == 1
+
+
+OF_BENCHMARKS = {
+    "--quantize": "int8", "--data": ".", "--fetch": None, "--sets": "a", "--limit": "1", "--conditions": "audio",
+    "--rotations": "1", "--judge": "m", "--compare": "o", "--training": "t", "--export": "mmau", "--rows": "32",
+    "--report-only": None, "--host": "0", "--hosts": "1",
+}  # fmt: skip
+OF_MANIFESTS = {"--task": "key", "--metric": "key=key"}
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "benchmark", "said"),
+    [
+        *((option, value, "questions.json", "a benchmark's name") for option, value in OF_BENCHMARKS.items()),
+        *((option, value, "mucue", "a manifest") for option, value in OF_MANIFESTS.items()),
+    ],
+)
+def test_an_option_that_would_do_nothing_is_refused(run, option, value, benchmark, said):
+    """Its default too: who writes it down means something by it."""
+    given = [option] if value is None else [option, value]
+    code, _, error = run("evaluate", "--model", "m", "--benchmark", benchmark, *given)
+    assert (code, len(error.splitlines())) == (2, 1)
+    assert f"{option}: for {said}" in error
+
+
+def test_every_option_goes_with_both_or_is_refused_by_one():
+    command = typer.main.get_command(app)
+    options = {option.opts[0] for option in command.commands["evaluate"].params}
+    assert options - {"--help"} == {"--benchmark", "--checkpoint", "--out", "--dtype", *OF_BENCHMARKS, *OF_MANIFESTS}
 
 
 def test_a_real_model(run, tiny_checkpoint, data, tmp_path):

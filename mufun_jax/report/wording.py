@@ -45,3 +45,8 @@ def short(value: float) -> str:
             scaled = value / (1e3 if unit == " k" else size)
             return f"{scaled:.3g}{unit}" if scaled < 999.5 else f"{scaled:,.0f}{unit}"
     return f"{value:.4g}"
+
+
+def counted(count: int, noun: str) -> str:
+    """`1 song`, `2,000 songs`."""
+    return f"{count:,} {noun}" if count == 1 else f"{count:,} {noun}s"

@@ -7,6 +7,7 @@ from mufun_jax.evaluate.benchmark_question import BadRow
 from mufun_jax.evaluate.benchmark_scores.scores import Scores
 from mufun_jax.evaluate.benchmarks.published import published
 from mufun_jax.evaluate.result import Result
+from mufun_jax.report.wording import counted
 
 _SHOWN = 3  # of a kind, in one line
 _MANY_UNREADABLE = 0.01  # of the replies
@@ -28,9 +29,9 @@ def run_warnings(scores: Scores, results: Sequence[Result], bad_rows: Sequence[B
 
 def _bad_rows(bad_rows: Sequence[BadRow]) -> Iterable[str]:
     if bad_rows:
-        yield f"{_count(bad_rows, 'row')} could not be made a question and {_are(bad_rows)} wrong: " + _most(
-            Counter(row.reason for row in bad_rows)
-        )
+        are = "is" if len(bad_rows) == 1 else "are"
+        reasons = _most(Counter(row.reason for row in bad_rows))
+        yield f"{counted(len(bad_rows), 'row')} could not be made a question and {are} wrong: {reasons}"
 
 
 def _errors(scores: Scores, results: Sequence[Result]) -> Iterable[str]:
@@ -40,7 +41,7 @@ def _errors(scores: Scores, results: Sequence[Result]) -> Iterable[str]:
         broken = failed - len({result.id for result in results if result.condition == "audio" and result.error})
         why = [_most(said)] if said else []
         why += [f"a log-probability that is no number ({broken:,})"] if broken > 0 else []
-        yield f"{failed:,} {_questions(failed)} ended with an error, which is wrong: {'; '.join(why)}"
+        yield f"{counted(failed, 'question')} ended with an error, which is wrong: {'; '.join(why)}"
 
 
 def _unreadable(scores: Scores) -> Iterable[str]:
@@ -57,21 +58,21 @@ def _unreadable(scores: Scores) -> Iterable[str]:
 def _orders(scores: Scores) -> Iterable[str]:
     if scores.incomplete:
         yield (
-            f"{scores.incomplete:,} {_questions(scores.incomplete)} {_was(scores.incomplete)} "
+            f"{counted(scores.incomplete, 'question')} {'was' if scores.incomplete == 1 else 'were'} "
             f"asked in fewer than {scores.orders} orders of the options: the run is not finished"
         )
     ties = Counter[str]()
     for each in scores.sets:
         ties.update(each.ties)
     for way, count in ties.items():
-        yield f"by {way}, several options were the likeliest in {count:,} {_questions(count)}, which are wrong"
+        yield f"by {way}, several options were the likeliest in {counted(count, 'question')}, which are wrong"
 
 
 def _cut(scores: Scores) -> Iterable[str]:
     cut, seconds = (sum(getattr(each, name) for each in scores.sets) for name in ("questions_cut", "seconds_dropped"))
     if cut:
         yield (
-            f"the audio of {cut:,} {_questions(cut)} was longer than the model hears: on average "
+            f"the audio of {counted(cut, 'question')} was longer than the model hears: on average "
             f"{seconds / cut:,.0f} s of each were not heard"
         )
 
@@ -94,35 +95,16 @@ def _missing(scores: Scores) -> Iterable[str]:
     if other:
         shown = ", ".join(f"{each.name} {asked[each.name]:,} of {each.questions:,}" for each in other[:_SHOWN])
         more = f", and {len(other) - _SHOWN} more" if len(other) > _SHOWN else ""
-        yield f"{_sets(len(other))} another number of questions than published: {shown}{more}"
+        sets_have = f"{counted(len(other), 'set')} {'has' if len(other) == 1 else 'have'}"
+        yield f"{sets_have} another number of questions than published: {shown}{more}"
 
 
 def _most(counts: Counter[str]) -> str:
     shown = [f"{_named(text)} ({count:,})" for text, count in counts.most_common(_SHOWN)]
     more = len(counts) - len(shown)
-    return "; ".join(shown) + (f"; and {more:,} other reasons" if more > 0 else "")
+    return "; ".join(shown) + (f"; and {counted(more, 'other reason')}" if more > 0 else "")
 
 
 def _named(text: str) -> str:
     text = " ".join(text.split())
     return text if len(text) <= _LONGEST_NAME else f"{text[:_LONGEST_NAME]} …"
-
-
-def _count(things: Sequence[object], noun: str) -> str:
-    return f"{len(things):,} {noun}" if len(things) == 1 else f"{len(things):,} {noun}s"
-
-
-def _are(things: Sequence[object]) -> str:
-    return "is" if len(things) == 1 else "are"
-
-
-def _was(count: int) -> str:
-    return "was" if count == 1 else "were"
-
-
-def _sets(count: int) -> str:
-    return "1 set has" if count == 1 else f"{count} sets have"
-
-
-def _questions(count: int) -> str:
-    return "question" if count == 1 else "questions"

@@ -20,6 +20,7 @@ from mufun_jax.audio.waveform import load_waveform
 from mufun_jax.audio.windows import to_int16
 from mufun_jax.errors import AudioError, ManifestError
 from mufun_jax.evaluate.benchmark_question import Song
+from mufun_jax.report.wording import counted
 
 _LONGEST = 3600.0  # seconds of a file that are decoded, as in `mufun prepare`
 _SHOWN = 5  # songs in the warning
@@ -99,16 +100,17 @@ def overlap_warnings(overlap: Overlap, questions: Mapping[str, int], where: str)
     said = []
     if overlap.shared:
         names = ", ".join(list(overlap.shared)[:_SHOWN]) + (", …" if len(overlap.shared) > _SHOWN else "")
-        asked = sum(questions[key] for key in overlap.shared)
+        songs, asked = len(overlap.shared), sum(questions[key] for key in overlap.shared)
         said.append(
-            f"{len(overlap.shared)} songs, of {asked} questions, are in the training data {where} too and may be known "
-            f"by heart: {names}"
+            f"{counted(songs, 'song')}, of {counted(asked, 'question')}, {'is' if songs == 1 else 'are'} in the "
+            f"training data {where} too and may be known by heart: {names}"
         )
     if overlap.unreadable:
-        names = ", ".join(overlap.unreadable[:_SHOWN]) + (", …" if len(overlap.unreadable) > _SHOWN else "")
+        files = len(overlap.unreadable)
+        names = ", ".join(overlap.unreadable[:_SHOWN]) + (", …" if files > _SHOWN else "")
         said.append(
-            f"{len(overlap.unreadable)} audio files could not be decoded and were not compared with the training data "
-            f"{where} by what is heard: {names}"
+            f"{counted(files, 'audio file')} could not be decoded and {'was' if files == 1 else 'were'} not compared "
+            f"with the training data {where} by what is heard: {names}"
         )
     return said
 

@@ -97,5 +97,9 @@ def test_the_warnings():
     overlap = Overlap({"a": ("x",), "b": ("y", "z")}, ("c",))
     shared, unreadable = overlap_warnings(overlap, {"a": 6, "b": 2, "c": 1}, "train.json")
     assert shared.startswith("2 songs, of 8 questions, are in the training data train.json too") and "a, b" in shared
-    assert unreadable.startswith("1 audio files could not be decoded")
+    assert unreadable.startswith("1 audio file could not be decoded and was not compared")
+    (one,) = overlap_warnings(Overlap({"a": ("x",)}, ()), {"a": 1, "b": 2}, "train.json")
+    assert one == "1 song, of 1 question, is in the training data train.json too and may be known by heart: a"
+    (two,) = overlap_warnings(Overlap({}, ("a", "b")), {}, "train.json")
+    assert two.startswith("2 audio files could not be decoded and were not compared")
     assert overlap_warnings(Overlap({}, ()), {}, "train.json") == []
