@@ -201,8 +201,8 @@ def test_an_option_that_would_do_nothing_is_refused(run, option, value, benchmar
 
 
 def test_every_option_goes_with_both_or_is_refused_by_one():
-    command = typer.main.get_command(app)
-    options = {option.opts[0] for option in command.commands["evaluate"].params}
+    command = typer.main.get_group(app).commands["evaluate"]
+    options = {option.opts[0] for option in command.params}
     assert options - {"--help"} == {"--benchmark", "--checkpoint", "--out", "--dtype", *OF_BENCHMARKS, *OF_MANIFESTS}
 
 

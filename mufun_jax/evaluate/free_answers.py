@@ -19,7 +19,7 @@ _CONDITIONS = ("audio", "no_audio", "wrong_audio")
 class MetricScore:
     """A metric of one task on n questions.
 
-    `score` is the metric's main figure, `headline` its name, `interval` its 95 % interval (bootstrap over songs).
+    `score` is the metric's main figure, `headline` its name, `interval` its 95 % interval (of `bootstrap_interval`).
     `constant`, `no_audio` and `wrong_audio` are the same figure of always giving the commonest answer, of the model
     asked without the song, and with another song. `figures` holds all figures under the conditions audio, no_audio and
     wrong_audio, and `cut_short`: how many answers there the limit of tokens ended.

@@ -15,6 +15,7 @@ from scipy.stats import t as student
 from mufun_jax.evaluate.benchmark_question import LETTERS
 
 _LEVEL = 0.95
+_NO_ERROR = 1e-9  # a standard error below it is rounding
 _EXACT_BELOW = 25  # discordant pairs; from there on McNemar's approximation is the custom
 Interval = tuple[float, float]
 
@@ -46,12 +47,12 @@ def accuracy_of(values: Sequence[float], songs: Sequence[str], sets: Sequence[st
         return None
     numbers = np.asarray(values, np.float64)
     assert len(values) == len(songs) and numbers.min() >= 0 and numbers.max() <= 1
-    mean, weighted = _weighted_residuals(numbers, sets or ["" for _ in values])
-    error, clusters = clustered_error(weighted, songs), len(set(songs))
-    n = len(values)
-    return Accuracy(
-        n, float(numbers.sum()), mean, wilson(mean, n), clusters, error, _clustered(mean, n, clusters, error)
-    )
+    mean, weights, residuals = _weighted(numbers, sets or ["" for _ in values])
+    error, n = clustered_error(weights * residuals, songs), len(values)
+    clustered = (0.0, 1.0)
+    if error is not None:
+        clustered = wilson(mean, _effective(mean, error, weights, songs) * _few(len(set(songs))))
+    return Accuracy(n, float(numbers.sum()), mean, wilson(mean, n), len(set(songs)), error, clustered)
 
 
 def wilson(share: float, n: float) -> Interval:
@@ -70,38 +71,53 @@ def clustered_error(weighted: Float64[np.ndarray, " questions"], songs: Sequence
     √(G/(G-1) Σ_g (Σ_i∈g weighted_i)²): the sandwich estimator (Liang & Zeger 1986) of a regression on a constant,
     with the usual correction for few clusters.
     """
-    found, place = np.unique(np.asarray(songs, dtype=object).astype(str), return_inverse=True)
-    if len(found) < 2:
+    sums = _sums(weighted, songs)
+    if len(sums) < 2:
         return None
-    sums = np.bincount(place, weights=weighted, minlength=len(found))
-    return float(np.sqrt(len(found) / (len(found) - 1) * np.sum(sums**2)))
+    return float(np.sqrt(len(sums) / (len(sums) - 1) * np.sum(sums**2)))
 
 
-def _weighted_residuals(
+def unseen_share(songs: int) -> float:
+    """How many songs there may be, as a share of all, that are unlike those that were heard and were all alike.
+
+    The upper end of Wilson's interval for none of them, made wider for few songs: 1 for a single one. Where a standard
+    error or a bootstrap sees no difference among songs, this is what it has not seen.
+    """
+    return wilson(0.0, songs * _few(songs))[1] if songs > 1 else 1.0
+
+
+def _sums(numbers: Float64[np.ndarray, " questions"], songs: Sequence[str]) -> Float64[np.ndarray, " songs"]:
+    found, place = np.unique(np.asarray(songs, dtype=object).astype(str), return_inverse=True)
+    return np.bincount(place, weights=numbers, minlength=len(found))
+
+
+def _weighted(
     numbers: Float64[np.ndarray, " questions"], sets: Sequence[str]
-) -> tuple[float, Float64[np.ndarray, " questions"]]:
-    """The plain mean over the sets' means, and each question's weight in it times its distance from its set's mean."""
+) -> tuple[float, Float64[np.ndarray, " questions"], Float64[np.ndarray, " questions"]]:
+    """The plain mean over the sets' means, each question's weight in it, and its distance from its set's mean."""
     found, place = np.unique(np.asarray(sets, dtype=object).astype(str), return_inverse=True)
     sizes = np.bincount(place)
     means = np.bincount(place, weights=numbers) / sizes
-    return float(means.mean()), (numbers - means[place]) / (len(found) * sizes[place])
+    return float(means.mean()), 1 / (len(found) * sizes[place]), numbers - means[place]
 
 
-def _clustered(mean: float, n: int, clusters: int, error: float | None) -> Interval:
-    """Wilson's interval at the effective number of questions: what of n is left when neighbours say the same.
+def _effective(mean: float, error: float, weights: Float64[np.ndarray, " questions"], songs: Sequence[str]) -> float:
+    """The effective number of questions: how many on songs of their own would be as sure of the mean.
 
-    n* = p(1-p)/SE², at most n, made smaller by (z/t)² with Student's t of G-1 degrees of freedom, for few songs
-    (Korn & Graubard 1998; with Wilson's interval Franco et al. 2019). Where all are right or all wrong, SE is 0 and
-    says nothing: then n* begins at the number of songs. One song says nothing at all: 0 to 1.
+    n / deff = p(1-p)/SE² (Korn & Graubard 1998; in Wilson's interval as Franco et al. 2019 compare), at most the number
+    1/Σw² of equal weights that unequal ones are worth (Kish 1965): that songs err in turn is chance. Where SE is 0
+    (all right, all wrong, or each song alike) it says nothing of how alike the questions on one song are: then they
+    count as one, 1/Σ(Σ_g w)², which is the number of songs where each has as many questions.
     """
-    if error is None:
-        return 0.0, 1.0
-    if mean in (0.0, 1.0):
-        effective = float(clusters)
-    else:
-        effective = min(float(n), mean * (1 - mean) / error**2) if error > 0 else float(n)
-    ratio = float(norm.ppf((1 + _LEVEL) / 2) / student.ppf((1 + _LEVEL) / 2, clusters - 1))
-    return wilson(mean, effective * ratio**2)
+    if error < _NO_ERROR:
+        return float(1 / np.sum(_sums(weights, songs) ** 2))
+    return min(float(1 / np.sum(weights**2)), mean * (1 - mean) / error**2)
+
+
+def _few(songs: int) -> float:
+    """(z/t)², with Student's t of G-1 degrees of freedom: what an effective number is worth that few songs estimate
+    (Korn & Graubard 1998)."""
+    return float(norm.ppf((1 + _LEVEL) / 2) / student.ppf((1 + _LEVEL) / 2, songs - 1)) ** 2
 
 
 def mcnemar(only_first: int, only_second: int) -> float:
@@ -132,7 +148,8 @@ def holm(p_values: Sequence[float]) -> list[float]:
 class Difference:
     """The mean of differences between -1 and 1, with its clustered standard error and 95 % interval by Student's t.
 
-    The latter two are None for one song.
+    The latter two are None for one song. Where all songs differ alike, the error is 0, and the interval is as wide as
+    the songs that were not heard may make it (`unseen_share`): they might differ by anything from -1 to 1.
     """
 
     mean: float
@@ -147,6 +164,9 @@ def paired_difference(differences: Sequence[float], songs: Sequence[str]) -> Dif
     error = clustered_error((numbers - mean) / len(numbers), songs)
     if error is None:
         return Difference(mean, None, None)
+    if error < _NO_ERROR:
+        unseen = unseen_share(len(set(songs)))
+        return Difference(mean, error, (mean - unseen * (1 + mean), mean + unseen * (1 - mean)))
     half = float(student.ppf((1 + _LEVEL) / 2, len(set(songs)) - 1)) * error
     return Difference(mean, error, (max(-1.0, mean - half), min(1.0, mean + half)))
 

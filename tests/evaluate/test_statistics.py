@@ -7,8 +7,17 @@ from scipy.stats import binomtest
 from scipy.stats import t as student
 from statsmodels.stats.contingency_tables import mcnemar as reference_mcnemar
 from statsmodels.stats.multitest import multipletests
+from statsmodels.stats.proportion import proportion_confint
 
-from mufun_jax.evaluate.statistics import accuracy_of, holm, letter_shares, mcnemar, paired_difference, wilson
+from mufun_jax.evaluate.statistics import (
+    accuracy_of,
+    holm,
+    letter_shares,
+    mcnemar,
+    paired_difference,
+    unseen_share,
+    wilson,
+)
 
 
 @pytest.mark.parametrize(("correct", "n"), [(0, 10), (5, 10), (10, 10), (1, 1), (0, 1), (81, 263), (16_000, 16_463)])
@@ -86,10 +95,41 @@ def test_the_clustered_interval_is_never_a_point():
 
 
 def test_negative_correlation_within_songs_is_no_gain():
-    """Songs of one right and one wrong each: the error is 0, and the interval is still that of so many questions."""
+    """Songs of one right and one wrong each: the error is 0, and the interval is that of so many songs."""
     found = accuracy_of([1.0, 0.0] * 20, [str(i // 2) for i in range(40)])
     assert found and found.standard_error == pytest.approx(0)
-    assert found.clustered[0] < found.wilson[0]
+    assert found.clustered == pytest.approx(wilson(0.5, 20 * (1.959964 / float(student.ppf(0.975, 19))) ** 2), abs=1e-6)
+    nearly = accuracy_of([1.0, 0.0] * 20 + [1.0], [*(str(i // 2) for i in range(40)), "0"])
+    few = (1.959964 / float(student.ppf(0.975, 19))) ** 2
+    assert nearly and nearly.clustered == pytest.approx(wilson(21 / 41, 41 * few), abs=1e-6), (
+        "never more than there are"
+    )
+
+
+@pytest.mark.parametrize("songs", [2, 4, 30])
+def test_all_right_is_statsmodels_interval_of_the_songs(songs):
+    """Ten questions a song, all right: Wilson's interval of so many songs, made wider as Student's t is than normal."""
+    found = accuracy_of([1.0] * 10 * songs, [str(i % songs) for i in range(10 * songs)])
+    effective = songs * (1.959964 / float(student.ppf(0.975, songs - 1))) ** 2
+    expected = proportion_confint(effective, effective, method="wilson")
+    assert found and found.clustered == pytest.approx(expected, abs=1e-6)
+    assert unseen_share(songs) == pytest.approx(1 - expected[0], abs=1e-6)
+    assert unseen_share(1) == 1.0
+
+
+def test_sets_that_are_all_right_or_all_wrong_count_by_their_weights():
+    """A hundred right in one set, one wrong in another, each half of the mean: 4/1.01 questions (Kish), not 101."""
+    found = accuracy_of([1.0] * 100 + [0.0], [str(i) for i in range(101)], ["big"] * 100 + ["small"])
+    assert found and (found.accuracy, found.standard_error) == (0.5, pytest.approx(0))
+    few = (1.959964 / float(student.ppf(0.975, 100))) ** 2
+    assert found.clustered == pytest.approx(wilson(0.5, 4 / 1.01 * few), abs=1e-6)
+
+
+def test_songs_with_unequal_numbers_of_questions_are_worth_fewer():
+    """Nine questions on one song and one on another, all right: 1/(0.9² + 0.1²) songs."""
+    found = accuracy_of([1.0] * 10, ["a"] * 9 + ["b"])
+    few = (1.959964 / float(student.ppf(0.975, 1))) ** 2
+    assert found and found.clustered == pytest.approx(wilson(1.0, few / 0.82), abs=1e-6)
 
 
 @pytest.mark.parametrize(("first", "second"), [(0, 0), (1, 0), (9, 2), (12, 12), (24, 0), (15, 10), (40, 22), (13, 12)])
@@ -120,6 +160,17 @@ def test_the_paired_difference_is_clustered():
     assert found.interval[1] - found.mean == pytest.approx(student.ppf(0.975, 7) * error)
     assert paired_difference([1.0], ["a"]).interval is None
     assert paired_difference([1.0, 0.0], ["a", "b"]).interval == (-1.0, 1.0)
+
+
+@pytest.mark.parametrize("difference", [0.0, 1.0, -1.0, 0.25])
+def test_the_interval_of_songs_that_differ_alike_is_no_point(difference):
+    """Of 50 songs none is unlike, so that 7.4 % of all may be (Wilson, with Student's t), by anything from -1 to 1."""
+    found = paired_difference([difference] * 100, [str(i // 2) for i in range(100)])
+    unseen = wilson(0.0, 50 * (1.959964 / float(student.ppf(0.975, 49))) ** 2)[1]
+    assert unseen == pytest.approx(0.0747, abs=2e-4)
+    assert found.interval == pytest.approx(
+        ((1 - unseen) * difference - unseen, (1 - unseen) * difference + unseen), abs=1e-6
+    )
 
 
 def test_letter_shares():

@@ -140,8 +140,10 @@ def test_layers_are_ablated_with_every_seed(options, trained, tmp_path):
     assert accuracy.columns == ("task", "arm", "seed 0", "seed 1", "mean", "spread", "commonest answer")
     assert [row[:2] for row in accuracy.rows] == [("height", "tapped layers"), ("height", "last layer")]
     assert accuracy.rows[0][2:5] == pytest.approx((0.5, 0.6, 0.55))
-    assert differences.rows[0] == ("height", "last layer", *[pytest.approx(-0.25)] * 3)
-    assert outcome.answer == "last layer against tapped layers, over 2 seeds: worse at height."
+    assert differences.rows[0][:3] == ("height", "last layer", pytest.approx(-0.25))
+    low, high = differences.rows[0][3:]
+    assert low < -0.9 and high > 0.9, "two seeds that agree are no proof"
+    assert outcome.answer == "last layer against tapped layers, over 2 seeds: not told apart at height."
     by_arm: dict[Any, Any] = {row[0]: row for row in training.rows}
     assert by_arm["tapped layers"][3] - by_arm["last layer"][3] == 16 * 16  # one layer's width into the connector
     assert by_arm["tapped layers"][1:3] == by_arm["last layer"][1:3] == (6, 2 * (2 * 192 + 2 * 192 + 2 * 128))

@@ -36,7 +36,7 @@ def measure_captions(replies: Sequence[str], references: Sequence[str], embed: E
             0.0 if none else float(value) for none, value in zip(empty, products, strict=True)
         )
     sums = [_statistics(bleu, reply, reference) for reply, reference in zip(replies, references, strict=True)]
-    return Measured(figures, np.array(sums, np.float64), _bleu)
+    return Measured(figures, np.array(sums, np.float64), _bleu, bounds=(0.0, 100.0))
 
 
 def load_embed(folder: Path) -> Embed:

@@ -6,6 +6,8 @@ from functools import partial
 
 import numpy as np
 
+from mufun_jax.evaluate.statistics import unseen_share
+
 _DRAWS = 1000
 _SEED = 0  # of the draws: the same replies have the same interval
 
@@ -15,12 +17,14 @@ class Measured:
     """The figures of n replies.
 
     `figures` holds every score by name, and counts, of all replies together. `sums` is float64 [n, k]: what each reply
-    adds to the k sums that `headline` makes the metric's main figure of, NaN where they do not define one.
+    adds to the k sums that `headline` makes the metric's main figure of, NaN where they do not define one. `bounds` are
+    the least and most of that figure, of an error rate what silence has.
     """
 
     figures: dict[str, float]
     sums: np.ndarray
     headline: Callable[[np.ndarray], float]
+    bounds: tuple[float, float] = (0.0, 1.0)
 
 
 def fraction(sums: np.ndarray, top: int = 0, bottom: int = 1) -> float:
@@ -39,8 +43,11 @@ def bootstrap_interval(measured: Measured, songs: Sequence[Hashable]) -> tuple[f
     Efron 1979).
 
     Songs are drawn, not replies: those about one song are not independent. `songs` has one entry a reply. Draws in
-    which the figure is not defined are left out of the percentiles. Of a single song it says nothing: both ends are
-    then the figure itself.
+    which the figure is not defined are left out of the percentiles.
+
+    Draws know no song but those there are: of songs that are all right they make a point. So the interval holds at
+    least what the figure would be if as many songs as may be (`unseen_share`) had the least or the most there is. For
+    songs that are all right or all wrong that is Wilson's interval of the songs; one song says nothing.
     """
     places = {song: place for place, song in enumerate(dict.fromkeys(songs))}
     assert len(songs) == len(measured.sums)
@@ -50,4 +57,6 @@ def bootstrap_interval(measured: Measured, songs: Sequence[Hashable]) -> tuple[f
     counts = rng.multinomial(len(places), np.full(len(places), 1 / len(places)), size=_DRAWS)
     values = np.array([measured.headline(row) for row in counts @ of_song])
     low, high = np.nanpercentile(values, [2.5, 97.5])
-    return float(low), float(high)
+    figure, unseen = measured.headline(measured.sums.sum(axis=0)), unseen_share(len(places))
+    least, most = measured.bounds
+    return min(float(low), figure - unseen * (figure - least)), max(float(high), figure + unseen * (most - figure))
