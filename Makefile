@@ -28,7 +28,7 @@ setup-test: .venv/setup-test.stamp
 # torch first and by itself: with it there, nothing else brings a larger build of it.
 .venv/setup-test.stamp: .venv/setup.stamp
 	$(PIP) torch
-	$(PIP) --editable '.[score,prepare,report,serve,evaluate,metrics,experiment,datasets,plan,notebooks,test]'
+	$(PIP) --editable '.[score,prepare,report,serve,evaluate,hub,metrics,experiment,datasets,plan,notebooks,test]'
 	@touch $@
 
 demo: setup

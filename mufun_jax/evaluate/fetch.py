@@ -37,7 +37,8 @@ def fetch(name: str, folder: Path) -> list[Path]:
     A split whose file is there already is left as it is. Files appear whole: an interrupted download leaves none.
 
     Raises:
-        UserError: an unknown benchmark, one that cannot be fetched so, no `datasets`, or no hub.
+        UserError: an unknown benchmark, one that cannot be fetched so, no `datasets`, no hub, or damage in what it
+            gave.
     """
     if name in _BY_HAND:
         raise UserError(f"{name} cannot be fetched: {_BY_HAND[name]}")
@@ -59,18 +60,20 @@ def fetch(name: str, folder: Path) -> list[Path]:
 def _loaded(source: _OnHub, name: str) -> dict[str, Any]:
     """The splits of a data set, the audio as the bytes of files: decoding is the model's business."""
     try:
-        import datasets  # pyright: ignore[reportMissingImports]  # not in any extra: few need it
+        import datasets
+        from datasets.exceptions import DatasetsError
     except ImportError:
         raise UserError(
-            f"fetching {name} needs the library 'datasets', which is not installed: pip install datasets (or download "
-            f"{source.dataset} from the hub by other means)"
+            f"fetching {name} needs the library 'datasets', which is not installed: pip install 'mufun_jax[hub]'; or "
+            f"download {source.dataset} from the hub by other means"
         ) from None
     try:
         splits = datasets.load_dataset(source.dataset, revision=source.revision)
-        return {
-            split: dataset.cast_column(source.audio_column, datasets.Audio(decode=False))
-            for split, dataset in splits.items()
-        }
-    except OSError as error:  # of the hub and its files, all errors of the libraries are such
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+    except (OSError, DatasetsError) as error:  # of the hub, the disk, and files that do not fit
+        cause = error.__cause__ if isinstance(error, DatasetsError) and error.__cause__ else error
+        reason = (str(cause).strip() or type(cause).__name__).splitlines()[0]
         raise UserError(f"{source.dataset}: the hub did not give it: {reason}") from error
+    return {
+        str(split): dataset.cast_column(source.audio_column, datasets.Audio(decode=False))
+        for split, dataset in splits.items()
+    }
