@@ -18,7 +18,7 @@ from mufun_jax.progress import progress_bar
 
 if TYPE_CHECKING:
     from mufun_jax.evaluate.benchmark_run import PlannedRun, RunReport
-    from mufun_jax.evaluate.judge import Judge
+    from mufun_jax.evaluate.letters.judge import Judge
     from mufun_jax.evaluate.result import Result
 
 _MANIFESTS = (".json", ".jsonl")
@@ -196,10 +196,10 @@ class _Run:
         export: str | None,
     ) -> bool:
         """Asks and reports. False where a row could not be asked, or is missing."""
+        from mufun_jax.evaluate.benchmark_report.report_folder import write_report
+        from mufun_jax.evaluate.benchmark_report.table import report_tables
         from mufun_jax.evaluate.benchmark_run import plan_run, report_run
-        from mufun_jax.evaluate.benchmark_table import report_tables
         from mufun_jax.evaluate.fetch import fetch as fetch_benchmark
-        from mufun_jax.evaluate.report_folder import write_report
 
         model = Path(self._checkpoint).name or self._checkpoint
         _check(self._out, export, model, compare)
@@ -227,7 +227,7 @@ class _Run:
 
     def _ask(self, planned: "PlannedRun", model: str) -> bool:
         """Asks what is not on the disk yet. False where a row of this host ended with an error."""
-        from mufun_jax.evaluate.asking import Asker
+        from mufun_jax.evaluate.asking.asker import Asker
         from mufun_jax.evaluate.benchmark_run import ask_run, open_results, waiting
         from mufun_jax.evaluate.digests import code_digest
         from mufun_jax.evaluate.results_file import read_results
@@ -249,7 +249,7 @@ class _Run:
         return not (failed or planned.benchmark.bad_rows)
 
     def _compare(self, other: Path, results: "Sequence[Result]") -> None:
-        from mufun_jax.evaluate.compare import compare, comparison_table
+        from mufun_jax.evaluate.benchmark_scores.compare import compare, comparison_table
         from mufun_jax.evaluate.results_file import read_folder
 
         _, first, _ = read_folder(other)
@@ -308,7 +308,7 @@ def _digest(checkpoint: str) -> str:
 
 
 def _judge_of(model: Any) -> "Judge":
-    from mufun_jax.evaluate.judge import ModelJudge
+    from mufun_jax.evaluate.letters.judge import ModelJudge
     from mufun_jax.text.conversation import AUDIO_PLACEHOLDER
 
     # A reply may hold anything, and a judge is given no songs.
@@ -320,7 +320,7 @@ def _training_warnings(planned: "PlannedRun", training: Path) -> list[str]:
     from collections import Counter
 
     from data_pipelines.shard import VERSION
-    from mufun_jax.evaluate.training_overlap import (
+    from mufun_jax.evaluate.benchmark_report.training_overlap import (
         digest_songs,
         overlap_warnings,
         overlap_with_manifest,

@@ -73,6 +73,7 @@ def _search_plans(request: "Request", tries: int, *, as_json: bool) -> None:
 
 def predict_benchmark(run: "RunConfig", *, as_json: bool) -> None:
     """Prints how long all of MuCUE's questions are predicted to take, on each machine, if answers are short or long."""
+    from mufun_jax.evaluate.benchmarks.published import published
     from mufun_jax.evaluate.predicted_time import (
         MACHINES,
         BenchmarkSet,
@@ -81,7 +82,6 @@ def predict_benchmark(run: "RunConfig", *, as_json: bool) -> None:
         predicted_table,
         read_seconds,
     )
-    from mufun_jax.evaluate.published import published
 
     sets = [BenchmarkSet(each.name, each.questions, read_seconds(each.audio)) for each in published().sets]
     short = Workload()

@@ -5,10 +5,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from mufun_jax.errors import UserError
-from mufun_jax.evaluate.asking import MAX_NEW_TOKENS, Asker
-from mufun_jax.evaluate.asking_plan import ROWS, Asking, Batch, askings, batches_of, limited, plan
+from mufun_jax.evaluate.asking.asker import MAX_NEW_TOKENS, Asker
+from mufun_jax.evaluate.asking.plan import ROWS, Asking, Batch, askings, batches_of, limited, plan
 from mufun_jax.evaluate.benchmark_question import BadRow, Benchmark, BenchmarkQuestion
-from mufun_jax.evaluate.benchmark_report import BenchmarkReport, make_report
+from mufun_jax.evaluate.benchmark_report.report import BenchmarkReport, make_report
 from mufun_jax.evaluate.benchmarks.registry import read_benchmark
 from mufun_jax.evaluate.digests import questions_digest
 from mufun_jax.evaluate.result import CONDITIONS, Condition, Result

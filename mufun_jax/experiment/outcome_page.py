@@ -10,8 +10,8 @@ from mufun_jax.experiment.outcome_figures import charts
 from mufun_jax.report.page_parts import figures_json, page_environment, script_hash
 from mufun_jax.report.palette import SERIES, css_variables
 
-_STYLES = (("report", "page.css"), ("evaluate", "benchmark_page.css"))
-_SCRIPT = ("evaluate", "benchmark_page.js")
+_STYLES = (("report", "page.css"), ("evaluate/benchmark_report", "page.css"))
+_SCRIPT = ("evaluate/benchmark_report", "page.js")
 
 
 def outcome_page(outcome: Outcome, made: str) -> str:

@@ -27,13 +27,13 @@ import numpy as np
 import soundfile
 
 from mufun_jax.config import SAMPLE_RATE, ModelConfig
-from mufun_jax.evaluate.asking import Asker
-from mufun_jax.evaluate.asking_plan import Asking, plan
+from mufun_jax.evaluate.asking.asker import Asker
+from mufun_jax.evaluate.asking.choices import OPTIONS_PLACE
+from mufun_jax.evaluate.asking.plan import Asking, plan
+from mufun_jax.evaluate.asking.sound import own_sound
 from mufun_jax.evaluate.benchmark_question import BenchmarkQuestion, Song
 from mufun_jax.evaluate.benchmarks.mucue import PROMPT
-from mufun_jax.evaluate.choices import OPTIONS_PLACE
 from mufun_jax.evaluate.result import Result
-from mufun_jax.evaluate.sound import own_sound
 from mufun_jax.generate.answer import Answer, OptionScore
 from mufun_jax.generate.chat import MuFun
 from mufun_jax.generate.prompt import Listener

@@ -9,11 +9,11 @@ from typing import Any, Literal
 
 from mufun_jax.audio.waveform import load_waveform
 from mufun_jax.errors import UserError
-from mufun_jax.evaluate.asking import Asker
+from mufun_jax.evaluate.asking.asker import Asker
+from mufun_jax.evaluate.asking.choices import parse_choices
 from mufun_jax.evaluate.benchmark_run import PlannedRun, RunOptions, ask_run, open_results, plan_run, waiting
 from mufun_jax.evaluate.benchmarks.mucue import PROMPT
 from mufun_jax.evaluate.benchmarks.registry import read_benchmark
-from mufun_jax.evaluate.choices import parse_choices
 from mufun_jax.generate.answer import Answer, OptionScore
 from mufun_jax.generate.prompt import Heard
 

@@ -15,7 +15,7 @@ import pytest
 import mufun_jax
 from mufun_jax.errors import UserError
 from mufun_jax.evaluate import results_file
-from mufun_jax.evaluate.asking_plan import askings, batches_of, limited
+from mufun_jax.evaluate.asking.plan import askings, batches_of, limited
 from mufun_jax.evaluate.benchmark_run import RunOptions, plan_benchmark, plan_run, report_run
 from mufun_jax.evaluate.benchmarks.registry import read_benchmark
 from mufun_jax.evaluate.result import CONDITIONS

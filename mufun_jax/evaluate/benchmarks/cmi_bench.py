@@ -17,11 +17,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from mufun_jax.evaluate.asking.choices import OPTIONS_PLACE
 from mufun_jax.evaluate.benchmark_question import LETTERS, Benchmark, BenchmarkQuestion, OptionLayout
 from mufun_jax.evaluate.benchmarks.audio_file import find_song
 from mufun_jax.evaluate.benchmarks.record_file import record_files, records
 from mufun_jax.evaluate.benchmarks.row import Row, RowError, chosen_sets, collect, read_segment, shown
-from mufun_jax.evaluate.choices import OPTIONS_PLACE
 
 _TASKS = (
     "genre_classification",

@@ -9,12 +9,12 @@ MuCUE's here.
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from mufun_jax.evaluate.asking.choices import OPTIONS_PLACE
 from mufun_jax.evaluate.benchmark_question import Benchmark, BenchmarkQuestion
 from mufun_jax.evaluate.benchmarks.audio_file import find_song
 from mufun_jax.evaluate.benchmarks.mucue import PROMPT
 from mufun_jax.evaluate.benchmarks.record_file import record_files, records
 from mufun_jax.evaluate.benchmarks.row import Row, chosen_sets, collect, named, read_options, shuffled
-from mufun_jax.evaluate.choices import OPTIONS_PLACE
 
 _FILES = ("data/test-*.parquet", "test-*.parquet")
 _TEXTS = ("answer", "distractor_1", "distractor_2", "distractor_3")

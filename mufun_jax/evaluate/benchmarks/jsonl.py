@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from mufun_jax.errors import UserError
+from mufun_jax.evaluate.asking.choices import OPTIONS_PLACE
 from mufun_jax.evaluate.benchmark_question import Benchmark, BenchmarkQuestion
 from mufun_jax.evaluate.benchmarks.audio_file import find_song
 from mufun_jax.evaluate.benchmarks.mucue import PROMPT
@@ -34,7 +35,6 @@ from mufun_jax.evaluate.benchmarks.row import (
     read_segment,
     shown,
 )
-from mufun_jax.evaluate.choices import OPTIONS_PLACE
 
 _FIELDS = ("question", "options", "answer", "audio")
 

@@ -9,12 +9,12 @@ as `Signal Layer`. MMAR prescribes no prompt: it is MuCUE's here.
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from mufun_jax.evaluate.asking.choices import OPTIONS_PLACE
 from mufun_jax.evaluate.benchmark_question import Benchmark, BenchmarkQuestion
 from mufun_jax.evaluate.benchmarks.audio_file import find_song
 from mufun_jax.evaluate.benchmarks.mucue import PROMPT
 from mufun_jax.evaluate.benchmarks.record_file import record_files, records
 from mufun_jax.evaluate.benchmarks.row import Row, answer_place, chosen_sets, collect, named, read_options
-from mufun_jax.evaluate.choices import OPTIONS_PLACE
 
 _FILES = ("MMAR-meta.json", "MMAR-meta.jsonl")
 _FIELDS = ("id", "audio_path", "question", "choices", "answer", "modality", "category")

@@ -13,13 +13,13 @@ from pathlib import Path
 from typing import Any
 
 from mufun_jax.errors import UserError
+from mufun_jax.evaluate.asking.choices import OPTIONS_PLACE
 from mufun_jax.evaluate.benchmark_question import Benchmark, BenchmarkQuestion
 from mufun_jax.evaluate.benchmarks.audio_file import find_song
 from mufun_jax.evaluate.benchmarks.mucue import PROMPT
 from mufun_jax.evaluate.benchmarks.parquet_file import parquet_columns
 from mufun_jax.evaluate.benchmarks.record_file import record_files, records
 from mufun_jax.evaluate.benchmarks.row import Row, answer_place, chosen_sets, collect, named, read_options, shown
-from mufun_jax.evaluate.choices import OPTIONS_PLACE
 
 _FILES = ("mmau-test-mini.json", "test_mini.parquet", "data/test_mini-*.parquet", "data/*.parquet")
 _JSON_FIELDS = ("id", "audio_id", "question", "choices", "answer", "task", "sub-category")

@@ -10,6 +10,7 @@ prescribes no prompt: it is MuCUE's here.
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from mufun_jax.evaluate.asking.choices import OPTIONS_PLACE
 from mufun_jax.evaluate.benchmark_question import Benchmark, BenchmarkQuestion
 from mufun_jax.evaluate.benchmarks.audio_file import find_song
 from mufun_jax.evaluate.benchmarks.mucue import PROMPT
@@ -24,7 +25,6 @@ from mufun_jax.evaluate.benchmarks.row import (
     read_options,
     shown,
 )
-from mufun_jax.evaluate.choices import OPTIONS_PLACE
 
 _FILES = ("test.parquet", "data/test-*.parquet", "test.json", "test.jsonl")
 _FIELDS = ("id", "audio_path", "question", "choices", "answer", "category")

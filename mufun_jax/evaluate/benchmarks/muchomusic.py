@@ -16,11 +16,11 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from mufun_jax.evaluate.asking.choices import OPTIONS_PLACE
 from mufun_jax.evaluate.benchmark_question import Benchmark, BenchmarkQuestion, OptionLayout, Song
 from mufun_jax.evaluate.benchmarks.audio_file import find_song
 from mufun_jax.evaluate.benchmarks.record_file import record_files, records
 from mufun_jax.evaluate.benchmarks.row import Row, RowError, chosen_sets, collect, read_options, shown, shuffled
-from mufun_jax.evaluate.choices import OPTIONS_PLACE
 
 KNOWLEDGE = ("melody", "harmony", "metre and rhythm", "instrumentation", "sound texture", "performance", "structure")
 REASONING = (

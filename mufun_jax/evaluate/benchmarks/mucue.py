@@ -12,11 +12,11 @@ from importlib.resources import files
 from pathlib import Path
 
 from mufun_jax.errors import UserError, nearest
+from mufun_jax.evaluate.asking.choices import OPTIONS_PLACE, parse_choices
 from mufun_jax.evaluate.benchmark_question import Benchmark, BenchmarkQuestion
 from mufun_jax.evaluate.benchmarks.audio_file import find_song
 from mufun_jax.evaluate.benchmarks.record_file import SHARD, files_in, records, whole
 from mufun_jax.evaluate.benchmarks.row import Row, RowError, collect, letter_place, read_segment
-from mufun_jax.evaluate.choices import OPTIONS_PLACE, parse_choices
 
 PROMPT = "Choose the correct option for the question based on the audio. "
 _FIELDS = ("audio", "question", "choices_text", "correct_choice", "time_seg")
@@ -27,7 +27,7 @@ _LAYOUTS = "data/SET-00000-of-00001.parquet as the hub has them, or SET.jsonl be
 
 def set_groups() -> dict[str, str]:
     """The group of each of the 27 sets, in the published order; the set that the average leaves out comes last."""
-    table = json.loads(files("mufun_jax.evaluate").joinpath("published.json").read_text(encoding="utf-8"))
+    table = json.loads((files("mufun_jax.evaluate.benchmarks") / "published.json").read_text(encoding="utf-8"))
     return {normalized(entry["name"]): entry["group"] for entry in [*table["sets"], table["also_listed_not_averaged"]]}
 
 

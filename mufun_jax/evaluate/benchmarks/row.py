@@ -9,9 +9,9 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from mufun_jax.errors import UserError, nearest
+from mufun_jax.evaluate.asking.choices import OPTIONS_PLACE
 from mufun_jax.evaluate.benchmark_question import LETTERS, BadRow, Benchmark, BenchmarkQuestion, Song
-from mufun_jax.evaluate.choices import OPTIONS_PLACE
-from mufun_jax.evaluate.mention import bare
+from mufun_jax.evaluate.letters.mention import bare
 
 _LONGEST_TEXT = 100_000  # characters of a question or an option; a benchmark's have some hundred
 

@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 from mufun_jax.errors import UserError
+from mufun_jax.evaluate.asking.choices import prompt_of
 from mufun_jax.evaluate.benchmarks.mucue import read_mucue, set_groups
 from mufun_jax.evaluate.benchmarks.registry import read_benchmark
-from mufun_jax.evaluate.choices import prompt_of
 from tests.evaluate.synthetic_mucue import SETS, tone, write_mucue, write_parquet_rows
 
 ROW = {

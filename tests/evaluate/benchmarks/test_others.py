@@ -7,8 +7,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from mufun_jax.errors import UserError
+from mufun_jax.evaluate.asking.choices import prompt_of
 from mufun_jax.evaluate.benchmarks.registry import BENCHMARKS, read_benchmark
-from mufun_jax.evaluate.choices import prompt_of
 from tests.evaluate.synthetic_mucue import tone
 
 MUCUE = "Choose the correct option for the question based on the audio. "
