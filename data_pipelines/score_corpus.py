@@ -17,95 +17,33 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict
 from functools import partial
 from importlib.metadata import version
-from itertools import chain, product
+from itertools import chain
 from pathlib import Path
 from typing import TypeVar
 
-from data_pipelines.score_pieces import (
-    COLLECTIONS,
-    DANCES,
-    METERS,
-    Piece,
-    TuneFilter,
-    krumhansl_key,
-    read_pieces,
-    read_tune_texts,
-)
-from data_pipelines.score_questions import (
-    INSTRUMENTS,
-    PITCH_CLASSES,
-    TASKS,
-    TEMPOS,
-    Labelled,
-    conversation,
-    held_out_question,
-    key_name,
-    label_histogram,
-    transcription,
-)
+from data_pipelines.score_pieces import COLLECTIONS, Piece, TuneFilter, read_pieces, read_tune_texts
+from data_pipelines.score_plan import ScoreCorpusConfig, ScorePlan, make_plan
+from data_pipelines.score_questions import label_histogram
 from data_pipelines.score_render import (
     SAMPLE_RATE,
     Clip,
     check_soundfont,
     check_synthesiser,
-    draw_excerpt,
-    draw_song,
-    play_bars,
-    play_note,
     soundfont_path,
     write_clips,
 )
 from mufun_jax.errors import UserError
 
 FORMAT_VERSION = 2
-_NOTE_RANGE = (60, 83)  # C4 to B5: within every instrument's compass, and two notes a pitch class
-# A dance, or a meter of tunes that no dance is declared for. 3/4 stands twice, having no dance of its own.
-_FORMS = (*DANCES, *METERS, "3/4")
-_TURNS_ON_EXCERPT = 3
-# A held-out excerpt is asked about half of what it can answer, by turns: enough to measure, sooner asked.
-_HELD_OUT_TASKS = (("instrument", "tempo", "dance"), ("key", "meter", "dance"))
-_LONGEST_TRANSCRIPTION = 24  # notes
 _TUNES_A_BATCH = 64
 _CLIPS_A_BATCH = 32
 
 In = TypeVar("In")
 Out = TypeVar("Out")
 Mapped = Callable[[Callable[[In], Out], Sequence[In]], Iterator[Out]]
-
-
-@dataclass(frozen=True)
-class ScoreCorpusConfig:
-    """How many tunes to read and how many clips of each kind to render; `seed` draws all that is random."""
-
-    pieces: int = 2000
-    held_out_share: float = 1 / 6
-    train_notes: int = 3500
-    train_excerpts: int = 700
-    train_songs: int = 90
-    held_out_notes: int = 264
-    held_out_excerpts: int = 240
-    held_out_songs: int = 12
-    seed: int = 0
-
-    @property
-    def clips(self) -> int:
-        """Clips of all kinds, of both splits."""
-        train = self.train_notes + self.train_excerpts + self.train_songs
-        return train + self.held_out_notes + self.held_out_excerpts + self.held_out_songs
-
-
-@dataclass
-class _Plan:
-    """What is to be rendered, and the entries about it by file."""
-
-    clips: list[Clip] = field(default_factory=list)
-    entries: dict[str, list[dict]] = field(default_factory=dict)
-
-    def add(self, name: str, entry: dict) -> None:
-        self.entries.setdefault(name, []).append(entry)
 
 
 def render_score_corpus(
@@ -137,13 +75,13 @@ def render_score_corpus(
     shutil.rmtree(aside, ignore_errors=True)  # of a killed run with this process's number
     aside.mkdir(parents=True)
     try:
-        for kind in ("notes", "excerpts", "songs"):
-            (aside / "audio" / kind).mkdir(parents=True)
         with _worker_map(workers) as mapped:
             total = config.pieces + config.clips
             train, held_out, left_out = _draw_pieces(config, mapped, lambda read: progress(read, total))
-            plan = _make_plan(config, train, held_out)
+            plan = make_plan(config, train, held_out)
             assert len(plan.clips) == config.clips
+            for folder in {Path(clip.path).parent for clip in plan.clips}:
+                (aside / folder).mkdir(parents=True)
             seconds = _render(
                 plan.clips, aside, soundfonts, mapped, lambda rendered: progress(config.pieces + rendered, total)
             )
@@ -161,7 +99,9 @@ def render_score_corpus(
 
 def _check_counts(config: ScoreCorpusConfig, workers: int) -> None:
     for name, count in asdict(config).items():
-        if name != "seed" and count <= 0:
+        if name.endswith("structures") and count < 0:
+            raise UserError(f"{name} must be 0 or more, not {count}")
+        if name != "seed" and not name.endswith("structures") and count <= 0:
             raise UserError(f"{name} must be more than 0, not {count}")
     if config.held_out_share >= 1 or config.pieces * config.held_out_share < 1:
         raise UserError(f"held_out_share {config.held_out_share} of pieces {config.pieces} leaves a split empty")
@@ -234,106 +174,6 @@ def _draw_pieces(
     return pieces[held_out:], pieces[:held_out], left_out
 
 
-def _make_plan(config: ScoreCorpusConfig, train: list[Piece], held_out: list[Piece]) -> _Plan:
-    """Every clip and every entry; no audio yet."""
-    plan = _Plan()
-    for split, pieces in (("train", train), ("heldout", held_out)):
-        notes = config.train_notes if split == "train" else config.held_out_notes
-        excerpts = config.train_excerpts if split == "train" else config.held_out_excerpts
-        songs = config.train_songs if split == "train" else config.held_out_songs
-        _plan_notes(plan, split, pieces, notes, config.seed)
-        for kind, count in (("excerpts", excerpts), ("songs", songs)):
-            _plan_passages(plan, split, kind, pieces, count, config.seed)
-    return plan
-
-
-def _evenly(rng: random.Random, count: int, *values: Sequence) -> list[tuple]:
-    """`count` combinations of the values, each as often as every other, in random order."""
-    drawn: list[tuple] = []
-    while len(drawn) < count:
-        every = list(product(*values))
-        rng.shuffle(every)
-        drawn += every
-    return drawn[:count]
-
-
-def _plan_notes(plan: _Plan, split: str, pieces: list[Piece], count: int, seed: int) -> None:
-    """Single notes out of pieces, transposed so that all pitch classes and instruments are as frequent."""
-    rng = random.Random(f"{seed}/{split}/notes")
-    for index, (pitch_class, instrument) in enumerate(_evenly(rng, count, range(12), list(INSTRUMENTS))):
-        written = rng.choice(rng.choice(pieces).notes).pitch
-        pitch = written + (pitch_class - written + 6) % 12 - 6
-        low, high = _NOTE_RANGE
-        pitch += 12 * ((pitch < low) - (pitch > high))
-        assert low <= pitch <= high, (written, pitch)
-        name = f"{split}-note-{index:05d}"
-        path = f"audio/notes/{name}.flac"
-        plan.clips.append(play_note(path, INSTRUMENTS[instrument], pitch, rng))
-        clip = Labelled(name, path, {"pitch": PITCH_CLASSES[pitch_class], "instrument": instrument})
-        if split == "train":
-            tasks = ["pitch", "instrument"]
-            rng.shuffle(tasks)
-            plan.add("train_notes", conversation(clip, tasks, rng))
-            plan.add("train_transcription", transcription(clip, [pitch]))
-        else:
-            plan.add("heldout", held_out_question(clip, "pitch", rng))
-            if index % 2 == 0:
-                plan.add("heldout", held_out_question(clip, "instrument", rng))
-
-
-def _plan_passages(plan: _Plan, split: str, kind: str, pieces: list[Piece], count: int, seed: int) -> None:
-    """Excerpts or songs: tonics, instruments, tempos evenly; meters, modes, dances as evenly as can be."""
-    rng = random.Random(f"{seed}/{split}/{kind}")
-    sounds = _evenly(rng, count, list(INSTRUMENTS), TEMPOS)
-    tonics = _evenly(rng, count, range(12))
-    drawn = _draw_forms(rng, pieces, count)
-    for index, ((instrument, tempo), (tonic,), piece) in enumerate(zip(sounds, tonics, drawn, strict=True)):
-        transposition = (tonic - piece.tonic + 6) % 12 - 6
-        draw = draw_song if kind == "songs" else draw_excerpt
-        passage = draw(piece, transposition, tempo, rng)
-        name = f"{split}-{kind[:-1]}-{index:04d}"
-        path = f"audio/{kind}/{name}.flac"
-        plan.clips.append(play_bars(path, INSTRUMENTS[instrument], passage, rng))
-        answers = {"instrument": instrument, "tempo": str(tempo), "meter": piece.meter}
-        if krumhansl_key(passage.notes()) == (tonic, piece.mode):
-            # A few bars out of a tune may dwell on another degree; then the key is not theirs to tell.
-            answers["key"] = key_name(tonic, piece.mode)
-        if piece.dance is not None:
-            answers["dance"] = piece.dance
-        clip = Labelled(name, path, answers)
-        if split == "heldout":
-            _ask_held_out(plan, kind, clip, index, rng)
-            continue
-        turns = _TURNS_ON_EXCERPT if kind == "excerpts" else len(answers)
-        plan.add(f"train_{kind}", conversation(clip, rng.sample(sorted(answers), turns), rng))
-        pitches = [note.pitch for note in passage.notes()]
-        if kind == "excerpts" and not passage.bass and len(pitches) <= _LONGEST_TRANSCRIPTION:
-            plan.add("train_transcription", transcription(clip, pitches))
-
-
-def _ask_held_out(plan: _Plan, kind: str, clip: Labelled, index: int, rng: random.Random) -> None:
-    """The one-turn entries about a held-out excerpt or song."""
-    name, tasks = "heldout_songs", TASKS
-    if kind == "excerpts":
-        name, tasks = "heldout", _HELD_OUT_TASKS[index % 2]
-    for task in tasks:
-        if task in clip.answers:
-            plan.add(name, held_out_question(clip, task, rng))
-
-
-def _draw_forms(rng: random.Random, pieces: list[Piece], count: int) -> list[Piece]:
-    """`count` pieces, first a form and a mode evenly, then a piece of them, or of the form, or any.
-
-    Drawn as they come, nine of ten would be in major and one of thirty in 9/8.
-    """
-    drawn = []
-    for form, mode in _evenly(rng, count, _FORMS, ("major", "minor")):
-        matching = [piece for piece in pieces if (piece.dance or piece.meter) == form]
-        matching = [piece for piece in matching if piece.mode == mode] or matching or pieces
-        drawn.append(rng.choice(matching))
-    return drawn
-
-
 def _render(
     clips: list[Clip],
     folder: Path,
@@ -363,7 +203,7 @@ def _soundfont(path: Path) -> dict[str, str]:
 
 def _report(
     config: ScoreCorpusConfig,
-    plan: _Plan,
+    plan: ScorePlan,
     seconds: dict[str, float],
     soundfonts: dict[str, dict[str, str]],
     splits: list[list[Piece]],

@@ -28,8 +28,11 @@ INSTRUMENTS = {
 TEMPOS = (70, 95, 125, 165)
 
 TASKS = ("pitch", "instrument", "key", "tempo", "meter", "dance")
+# Of songs that have sections.
+STRUCTURE_TASKS = ("first_instrument", "last_instrument", "next_instrument", "sections", "return")
+SECTIONS = (4, 5, 6, 7, 8)
 
-# {choices} stands for all answers of the task in random order.
+# {choices} stands for all answers of the task in random order, {about} for the instrument of the clip that it asks of.
 _PHRASINGS = {
     "pitch": ("Which note is this?", "What note do you hear?", "Name the note."),
     "instrument": (
@@ -53,22 +56,37 @@ _PHRASINGS = {
         "Which kind of dance tune is this? (choose from: {choices})",
         "What kind of dance is it?",
     ),
+    "first_instrument": ("Which instrument plays first?", "Name the first instrument. (choose from: {choices})"),
+    "last_instrument": ("Which instrument plays last?", "Name the last instrument. (choose from: {choices})"),
+    "next_instrument": (
+        "Which instrument plays after the {about}?",
+        "Name the instrument after the {about}. (choose from: {choices})",
+    ),
+    "sections": ("How many sections are there?", "How many tunes are played? (choose from: {choices})"),
+    "return": ("Does the first tune return at the end?", "Does the first tune end it? (choose from: {choices})"),
 }
 _CHOICES = {
     "instrument": tuple(INSTRUMENTS),
     "tempo": tuple(str(tempo) for tempo in TEMPOS),
     "meter": METERS,
     "dance": DANCES,
+    **dict.fromkeys(("first_instrument", "last_instrument", "next_instrument"), tuple(INSTRUMENTS)),
+    "sections": tuple(map(str, SECTIONS)),
+    "return": ("yes", "no"),
 }
 
 
 @dataclass(frozen=True)
 class Labelled:
-    """A rendered clip as the lists name it: its id, its audio path, the answer of every task it can ask."""
+    """A rendered clip as the lists name it: its id, its audio path, the answer of every task it can ask.
+
+    `about` is what `{about}` stands for in its questions.
+    """
 
     id: str
     audio: str
     answers: dict[str, str]
+    about: str = ""
 
 
 def note_name(pitch: int) -> str:
@@ -81,18 +99,18 @@ def key_name(tonic: int, mode: str) -> str:
     return f"{PITCH_CLASSES[tonic % 12]} {mode}"
 
 
-def ask(task: str, rng: random.Random) -> str:
+def ask(task: str, rng: random.Random, about: str = "") -> str:
     """One of the task's phrasings, its choices shuffled."""
     phrasing = rng.choice(_PHRASINGS[task])
     choices = list(_CHOICES[task]) if task in _CHOICES else []
     rng.shuffle(choices)
-    return phrasing.format(choices=", ".join(choices))
+    return phrasing.format(choices=", ".join(choices), about=about)
 
 
 def _task_of(question: str) -> str:
     """The task that a question asks for; without a question it is a transcription."""
     for task, phrasings in _PHRASINGS.items():
-        if any(question.startswith(phrasing.partition("{choices}")[0]) for phrasing in phrasings):
+        if any(question.startswith(phrasing.partition("{")[0]) for phrasing in phrasings):
             return task
     assert not question, question
     return "transcription"
@@ -103,7 +121,7 @@ def conversation(clip: Labelled, tasks: list[str], rng: random.Random) -> dict:
     turns = []
     for task in tasks:
         sign = "" if turns else "<audio>\n"
-        turns.append({"from": "human", "value": sign + ask(task, rng)})
+        turns.append({"from": "human", "value": sign + ask(task, rng, clip.about)})
         turns.append({"from": "gpt", "value": clip.answers[task]})
     return {"id": clip.id, "audio": clip.audio, "conversations": turns}
 

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 SYNTH_RATE = 44_100
 SAMPLE_RATE = 16_000
 _CHANNELS = 16
-_MELODY, _BASS = 0, 1
+MELODY, BASS = 0, 1
 _BASS_PROGRAM = 32  # General MIDI's acoustic bass
 _RELEASE = 0.35  # seconds after the last key is let go
 _FADE = 0.03  # seconds; cuts the tail without a click
@@ -46,21 +46,25 @@ class Stroke:
     stop: float
     pitch: int
     velocity: int
-    channel: int = _MELODY
+    channel: int = MELODY
 
 
 @dataclass(frozen=True)
 class Clip:
-    """All that determines one file's sound: `seconds` long, peak at `peak` of full scale."""
+    """All that determines one file's sound: `seconds` long, peak at `peak` of full scale.
+
+    `program` is the melody's General MIDI program, 0-based; `others` are those of channel 2 and on.
+    """
 
     path: str
     program: int
     seconds: float
     peak: float
     strokes: tuple[Stroke, ...]
+    others: tuple[int, ...] = ()
 
 
-def _random_peak(rng: random.Random) -> float:
+def random_peak(rng: random.Random) -> float:
     return _PEAK * 10 ** (rng.uniform(-_GAIN_RANGE_DB, _GAIN_RANGE_DB) / 20)
 
 
@@ -68,7 +72,7 @@ def play_note(path: str, program: int, pitch: int, rng: random.Random) -> Clip:
     """One note, 1.0 to 2.5 s long with its release, beginning within the first 0.3 s."""
     onset, length = rng.uniform(0.0, 0.3), rng.uniform(1.0, 2.5)
     stroke = Stroke(onset, onset + length - _RELEASE, pitch, rng.randint(70, 115))
-    return Clip(path, program, onset + length, _random_peak(rng), (stroke,))
+    return Clip(path, program, onset + length, random_peak(rng), (stroke,))
 
 
 def bar_seconds(piece: Piece, tempo: int) -> float:
@@ -104,10 +108,16 @@ def draw_excerpt(piece: Piece, transposition: int, tempo: int, rng: random.Rando
     return next((one for one in passages if krumhansl_key(one.notes()) == wanted), passages[0])
 
 
-def draw_song(piece: Piece, transposition: int, tempo: int, rng: random.Random) -> Passage:
-    """The whole tune, again from its beginning while shorter than 20 s, stopped at a bar before 38 s."""
+def draw_song(
+    piece: Piece,
+    transposition: int,
+    tempo: int,
+    rng: random.Random,
+    seconds: tuple[float, float] = _SONG_SECONDS,
+) -> Passage:
+    """The whole tune, again from its beginning while shorter than the first of `seconds`, stopped before the second."""
     one_bar = bar_seconds(piece, tempo)
-    shortest, longest = (seconds / one_bar for seconds in _SONG_SECONDS)
+    shortest, longest = (length / one_bar for length in seconds)
     bars = piece.bars * ceil(shortest / piece.bars)
     return Passage(piece, 0, min(bars, int(longest)), transposition, tempo, rng.random() < 0.5)
 
@@ -128,9 +138,9 @@ def play_bars(path: str, program: int, passage: Passage, rng: random.Random) -> 
     if passage.bass:
         for number, pitch in enumerate(_bass_line(passage)):
             start = lead + number * piece.bar * quarter
-            strokes.append(Stroke(start, start + 0.85 * piece.bar * quarter, pitch, 62, _BASS))
+            strokes.append(Stroke(start, start + 0.85 * piece.bar * quarter, pitch, 62, BASS))
     seconds = lead + passage.bars * piece.bar * quarter + _RELEASE
-    return Clip(path, program, seconds, _random_peak(rng), tuple(strokes))
+    return Clip(path, program, seconds, random_peak(rng), tuple(strokes))
 
 
 def _bass_line(passage: Passage) -> list[int]:
@@ -195,8 +205,10 @@ def _generate(synth: "Synth", frames: int) -> np.ndarray:
 def synthesise(clip: Clip, soundfont: str) -> np.ndarray:
     """The clip's samples, mono float32 at 16 kHz; the same bits whatever was synthesised before."""
     synth, font = _synth(soundfont)
-    synth.program_select(_MELODY, font, 0, clip.program)
-    synth.program_select(_BASS, font, 0, _BASS_PROGRAM)
+    synth.program_select(MELODY, font, 0, clip.program)
+    synth.program_select(BASS, font, 0, _BASS_PROGRAM)
+    for channel, program in enumerate(clip.others, BASS + 1):
+        synth.program_select(channel, font, 0, program)
     events = []
     for stroke in clip.strokes:
         # Off (0) sorts before on (1): a key is let go before it is struck again.

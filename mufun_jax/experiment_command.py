@@ -2,6 +2,7 @@
 
 import sys
 import time
+from collections.abc import Mapping
 from dataclasses import replace
 from importlib.resources import files
 from pathlib import Path
@@ -17,6 +18,8 @@ if TYPE_CHECKING:  # `mufun --help` need not wait for JAX
     from mufun_jax.config import RunConfig
     from mufun_jax.experiment.experiment import Experiment, Options
 
+_QUICK_MORE = 2  # of each kind that an experiment adds to the quick corpus
+
 
 def experiment(
     name: Annotated[str, typer.Argument(metavar="NAME", help="Which; `list` prints them all.")],
@@ -25,7 +28,8 @@ def experiment(
         typer.Option(help="Everything is written here; run again, it goes on.", show_default="runs/experiments/NAME"),
     ] = None,
     config: Annotated[
-        Path | None, typer.Option(help="Config file that every arm begins from.", show_default="configs/nano.py")
+        Path | None,
+        typer.Option(help="Config file that every arm begins from.", show_default="configs/nano.py, or nano_long.py"),
     ] = None,
     set_: Annotated[
         list[str] | None, typer.Option("--set", help="Change one key of the config for all arms. Repeatable.")
@@ -42,12 +46,16 @@ def experiment(
     ] = None,
     benchmark: Annotated[
         Path | None,
-        typer.Option(help="Manifest that models are scored on.", show_default="DATA/score_corpus/heldout.json"),
+        typer.Option(help="Manifest that models are scored on.", show_default="what DATA/score_corpus holds out"),
     ] = None,
     held_out_soundfont: Annotated[
         Path | None, typer.Option(help="Soundfont (.sf2) that plays what models are scored on, and nothing else.")
     ] = None,
     task: Annotated[list[str] | None, typer.Option(help="Only this task of it. Repeatable.")] = None,
+    replace_: Annotated[
+        list[str] | None,
+        typer.Option("--replace", metavar="OLD=NEW", help="Of open-data: an arm with this set for that. Repeatable."),
+    ] = None,
     arm: Annotated[list[str] | None, typer.Option(help="Only this arm. Repeatable.")] = None,
     seeds: Annotated[int | None, typer.Option(help="So many; each experiment has its own number.", min=1)] = None,
     quick: Annotated[bool, typer.Option("--quick", help="Smallest sizes: checks the thread, shows nothing.")] = False,
@@ -62,6 +70,7 @@ def experiment(
     `mufun experiment context-boundary --checkpoint runs/demo/checkpoint`
     """
     from mufun_jax.experiment.experiment import Options
+    from mufun_jax.experiment.open_data import OpenData
     from mufun_jax.experiment.outcome_folder import check_libraries
     from mufun_jax.experiment.registry import EXPERIMENTS, find_experiment
 
@@ -73,7 +82,7 @@ def experiment(
         raise UserError(f"{name} trains its models; begin them from one with --set initial_model={checkpoint}")
     check_libraries()
     workdir = workdir or Path("runs/experiments") / name
-    run, encoder = _run_config(config, set_ or [], preset), None
+    run, encoder = _run_config(config, found.defaults.config, set_ or [], preset), None
     if whisper is not None:
         from mufun_jax.experiment.whisper_start import whisper_file, with_whisper
 
@@ -81,13 +90,16 @@ def experiment(
             raise UserError(f"{name} trains nothing: --whisper is where training begins")
         encoder = whisper_file(whisper, workdir)
         run = with_whisper(run, encoder)
+    if replace_ and found.name != OpenData.name:
+        raise UserError(f"--replace is of {OpenData.name}: {found.name} replaces nothing")
     if held_out_soundfont is not None and (data is not None or not found.trains):
         raise UserError(
             "--held-out-soundfont is for the score corpus that is rendered here: it does not go with --data"
         )
     if found.trains:
-        run = replace(run, data=str(data or _rendered(workdir, quick, workers, held_out_soundfont)))
-        benchmark = benchmark or Path(run.data) / "score_corpus" / "heldout.json"
+        more = found.defaults.corpus
+        run = replace(run, data=str(data or _rendered(workdir, more, quick, workers, held_out_soundfont)))
+        benchmark = benchmark or Path(run.data) / "score_corpus" / found.defaults.benchmark
     options = Options(
         run,
         tuple(range(run.seed, run.seed + (seeds or found.seeds))),
@@ -97,6 +109,7 @@ def experiment(
         arms=tuple(arm or ()),
         quick=quick,
         whisper=encoder,
+        replacements=tuple(replace_ or ()),
     )
     if not _perform(found, workdir, options):
         sys.exit(1)
@@ -116,20 +129,23 @@ def _perform(found: "Experiment", workdir: Path, options: "Options") -> bool:
     return outcome.holds
 
 
-def _run_config(config: Path | None, settings: list[str], preset_name: str | None) -> "RunConfig":
+def _run_config(config: Path | None, usual: str, settings: list[str], preset_name: str | None) -> "RunConfig":
     from mufun_jax.config_file import load_run_config
     from mufun_jax.model.presets import preset
 
-    run = load_run_config(config or Path(str(files("configs") / "nano.py")), settings)
+    run = load_run_config(config or Path(str(files("configs") / f"{usual}.py")), settings)
     return run if preset_name is None else replace(run, model=preset(preset_name))
 
 
-def _rendered(workdir: Path, quick: bool, workers: int, held_out_soundfont: Path | None) -> Path:
-    """The score corpus, rendered and prepared in the workdir unless it is there."""
+def _rendered(
+    workdir: Path, more: Mapping[str, int], quick: bool, workers: int, held_out_soundfont: Path | None
+) -> Path:
+    """The score corpus, rendered and prepared in the workdir unless it is there; `more` are fields of its config."""
     from data_pipelines.prepare import PrepareOptions
     from data_pipelines.score_corpus import ScoreCorpusConfig
 
-    corpus = ScoreCorpusConfig(**(QUICK_CORPUS if quick else {}))
+    more = dict.fromkeys(more, _QUICK_MORE) if quick else more
+    corpus = ScoreCorpusConfig(**{**(QUICK_CORPUS if quick else {}), **more})
     options = PrepareOptions(workers=workers)
     prepare([SCORE_CORPUS], str(workdir / "data"), options, corpus=corpus, held_out_soundfont=held_out_soundfont)
     return workdir / "data"

@@ -13,7 +13,7 @@ from jaxtyping import Float64
 from mufun_jax.config import RunConfig
 from mufun_jax.errors import UserError
 from mufun_jax.experiment.comparison import Comparison, loss_figure, run_table
-from mufun_jax.experiment.experiment import Options, Tell, chosen_arms
+from mufun_jax.experiment.experiment import Defaults, Options, Tell, chosen_arms
 from mufun_jax.experiment.outcome import Check, Line, Outcome, ResultFigure
 from mufun_jax.experiment.trained_arms import ArmRun, budget, train_arms
 from mufun_jax.experiment.trained_outcome import setting_in_words
@@ -33,6 +33,7 @@ class ConnectorWarmup:
     arms: Mapping[str, str] = {_ARM: f"the stages of the warmup, for {_FEWEST_STEPS} steps if they have fewer"}
     trains = True
     seeds = 1
+    defaults = Defaults()
 
     def run(self, workdir: Path, options: Options, tell: Tell) -> Outcome:
         """Raises UserError where the config has no stage that trains the connector alone."""
@@ -46,7 +47,7 @@ class ConnectorWarmup:
             experiment=self.name,
             question=self.question,
             answer=f"No: {failed[0].said}" if failed else f"Yes: {checks[0].said}.",
-            setting=setting_in_words(self, runs, replace(options, benchmark=None)),
+            setting=setting_in_words(self.arms, runs, replace(options, benchmark=None)),
             checks=checks,
             tables=(run_table(comparison, {arm: budget(run) for arm, run in runs.items()}),),
             figures=(loss_figure(found), _norm_figure(found)),

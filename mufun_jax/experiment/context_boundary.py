@@ -19,7 +19,7 @@ from mufun_jax.config import SAMPLE_RATE, EncoderConfig, ModelConfig
 from mufun_jax.config_file import to_json
 from mufun_jax.errors import ConfigError
 from mufun_jax.evaluate.digests import model_digest
-from mufun_jax.experiment.experiment import Options, Tell, chosen_arms
+from mufun_jax.experiment.experiment import Defaults, Options, Tell, chosen_arms
 from mufun_jax.experiment.finished import Finished
 from mufun_jax.experiment.outcome import Check, Line, Outcome, ResultFigure, ResultTable
 from mufun_jax.generate.chat import MuFun
@@ -61,6 +61,7 @@ class ContextBoundary:
     }
     trains = False
     seeds = 1
+    defaults = Defaults()
 
     def run(self, workdir: Path, options: Options, tell: Tell) -> Outcome:
         chosen = chosen_arms(self, options)

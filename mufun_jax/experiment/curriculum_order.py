@@ -6,7 +6,7 @@ from pathlib import Path
 
 from mufun_jax.config import RunConfig
 from mufun_jax.errors import UserError
-from mufun_jax.experiment.experiment import Options, Tell, chosen_arms
+from mufun_jax.experiment.experiment import Defaults, Options, Tell, chosen_arms
 from mufun_jax.experiment.outcome import Outcome
 from mufun_jax.experiment.trained_arms import budget, quickened, steps_of
 from mufun_jax.experiment.trained_outcome import compare_arms
@@ -26,6 +26,7 @@ class Curriculum:
     }
     trains = True
     seeds = 3
+    defaults = Defaults()
 
     def run(self, workdir: Path, options: Options, tell: Tell) -> Outcome:
         """Raises UserError where the config has no warmup, too few stages, or stages in epochs."""

@@ -1,7 +1,7 @@
 """What an experiment is: a question, arms that are compared, and a run that gives an outcome."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
@@ -19,7 +19,7 @@ class Options:
     `run` is the config of every arm but for what the arm changes in it. `benchmark` is the manifest that models are
     scored on, `checkpoint` a model that is looked at instead of a fresh one. `arms` names some of the experiment's,
     all if empty; `quick` asks for the smallest sizes at which everything is still done. `whisper` is a Whisper whose
-    encoder, of the sizes of `run`'s, trained arms begin with.
+    encoder, of the sizes of `run`'s, trained arms begin with. `replacements` are `OLD=NEW` of prepared sets.
     """
 
     run: RunConfig
@@ -30,6 +30,20 @@ class Options:
     arms: tuple[str, ...] = ()
     quick: bool = False
     whisper: Path | None = None
+    replacements: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Defaults:
+    """What an experiment is run on unless told otherwise.
+
+    `config` is a file of configs/, `benchmark` a manifest of the score corpus, and `corpus` what that has more of than
+    usual: fields of a `ScoreCorpusConfig`.
+    """
+
+    config: str = "nano"
+    benchmark: str = "heldout.json"
+    corpus: Mapping[str, int] = field(default_factory=dict)
 
 
 class Experiment(Protocol):
@@ -53,6 +67,9 @@ class Experiment(Protocol):
 
     @property
     def seeds(self) -> int: ...
+
+    @property
+    def defaults(self) -> Defaults: ...
 
     def run(self, workdir: Path, options: Options, tell: Tell) -> Outcome:
         """Runs what of the experiment is not yet done in `workdir`. Raises UserError where the options do not fit."""

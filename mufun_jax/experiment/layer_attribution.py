@@ -19,7 +19,7 @@ from mufun_jax.evaluate.run import answer_all, with_audio
 from mufun_jax.evaluate.score import is_correct, majority_accuracy
 from mufun_jax.evaluate.statistics import paired_difference
 from mufun_jax.evaluate.tasks import Item, load_items
-from mufun_jax.experiment.experiment import Options, Tell, chosen_arms
+from mufun_jax.experiment.experiment import Defaults, Options, Tell, chosen_arms
 from mufun_jax.experiment.finished import Finished
 from mufun_jax.experiment.layer_probes import probe_layers, song_features, song_of
 from mufun_jax.experiment.outcome import Cell, Line, Outcome, ResultFigure, ResultTable
@@ -43,6 +43,7 @@ class LayerAttribution:
     }
     trains = False
     seeds = 1
+    defaults = Defaults()
 
     def run(self, workdir: Path, options: Options, tell: Tell) -> Outcome:
         """Raises UserError where there is no trained model or nothing to ask it, or scikit-learn is not installed."""

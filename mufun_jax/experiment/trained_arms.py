@@ -26,6 +26,15 @@ from mufun_jax.weights.params import abstract_params, count_params
 _A_RUN = 100  # units of progress that a run counts, of which training takes
 _TRAINING = 85  # these, and scoring the rest
 _QUICK_STEPS = 2
+SHARED = "shared stages"
+
+
+@dataclass(frozen=True)
+class ArmStart:
+    """The model that arms go on from, and the run that trained it, as JSON."""
+
+    checkpoint: Path
+    setting: Mapping[str, Any]
 
 
 @dataclass(frozen=True)
@@ -46,32 +55,55 @@ class ArmRun:
 
 
 def train_arms(
-    workdir: Path, runs: Mapping[str, RunConfig], options: Options, tell: Tell, *, scored: bool = True
+    workdir: Path,
+    runs: Mapping[str, RunConfig],
+    options: Options,
+    tell: Tell,
+    *,
+    scored: bool = True,
+    shared: tuple[str, ...] = (),
 ) -> list[ArmRun]:
     """Trains every arm with every seed that is not yet done in `workdir`, and scores it on the benchmark if `scored`.
 
-    With one seed all arms see the same examples in the same order as far as their stages are the same. A step that
-    cannot be right ends its arm, not the others. Raises UserError where there is nothing to score models on.
+    With one seed all arms see the same examples in the same order as far as their stages are the same. `shared` are
+    stages that every arm begins with, the same in all: they are trained once for each seed, and arms go on from there;
+    of an arm's steps only the others are then its own. A step that cannot be right ends its arm, not the others.
+    Raises UserError where there is nothing to score models on.
     """
     items = _items(options) if scored else {}
     keep_programs(workdir / "compiled", jax.devices()[0].platform)  # one place for all arms
-    done, total, found = 0, _A_RUN * len(runs) * len(options.seeds), []
+    trained = {arm: replace(run, curriculum=run.curriculum[len(shared) :]) for arm, run in runs.items()}
+    before = replace(next(iter(runs.values())), curriculum=shared) if shared else None
+    total, done, found = _A_RUN * (len(runs) + bool(shared)) * len(options.seeds), 0, []
+
+    def perform(arm: str, run: RunConfig, begin: ArmStart | None, items: dict[str, list[Item]]) -> ArmRun:
+        nonlocal done
+        said = f"{arm}, seed {run.seed}"
+        setting = _setting(run, options, bool(items)) | ({"shared": begin.setting} if begin else {})
+        finished = Finished(workdir, arm, run.seed, setting)
+        measured = finished.read()
+        if measured is None:
+            if begin is not None:
+                run = replace(run, initial_model=str(begin.checkpoint))
+            elif options.whisper is not None:
+                tell(done, total, f"{said}: the start")
+                run = write_start(run, options.whisper, finished.folder / "start")
+            advance = lambda units: tell(done + units, total, said)  # noqa: E731
+            measured = finished.write(_perform(run, finished.folder / "run", items, advance))
+        done += _A_RUN
+        tell(done, total, said)
+        steps = tuple(measured.pop("steps"))
+        return ArmRun(arm=arm, seed=run.seed, steps=steps, **measured)
+
     for seed in options.seeds:
-        for arm, run in runs.items():
-            said = f"{arm}, seed {seed}"
-            seeded = replace(run, seed=seed)
-            finished = Finished(workdir, arm, seed, _setting(seeded, options, scored))
-            measured = finished.read()
-            if measured is None:
-                if options.whisper is not None:
-                    tell(done, total, f"{said}: the start")
-                    seeded = write_start(seeded, options.whisper, finished.folder / "start")
-                advance = lambda units, before=done, said=said: tell(before + units, total, said)  # noqa: E731
-                measured = finished.write(_perform(seeded, finished.folder / "run", items, advance))
-            done += _A_RUN
-            tell(done, total, said)
-            steps = tuple(measured.pop("steps"))
-            found.append(ArmRun(arm=arm, seed=seed, steps=steps, **measured))
+        begin = None
+        if before is not None:
+            begun = perform(SHARED, replace(before, seed=seed), None, {})
+            if begun.stopped is not None:
+                raise UserError(f"the stages that all arms share, seed {seed}: {begun.stopped}")
+            folder = Finished(workdir, SHARED, seed, {}).folder
+            begin = ArmStart(folder / "run" / "checkpoint", to_json(replace(before, seed=seed)))
+        found += [perform(arm, replace(run, seed=seed), begin, items) for arm, run in trained.items()]
     return found
 
 

@@ -1,7 +1,7 @@
 """The outcome of an experiment that compares trained arms."""
 
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import jax
@@ -20,29 +20,41 @@ def compare_arms(
     options: Options,
     tell: Tell,
     more: Mapping[str, str],
+    *,
+    shared: tuple[str, ...] = (),
+    arms: Mapping[str, str] | None = None,
 ) -> Outcome:
-    """Trains and scores all arms, and lays them beside one another. `more` is added to the setting."""
-    budgets = {arm: budget(run) for arm, run in runs.items()}
-    found = train_arms(workdir, runs, options, tell)
+    """Trains and scores all arms, and lays them beside one another. `more` is added to the setting.
+
+    `shared` are the first stages of all, where they are the same: trained once for each seed. `arms` says what arms
+    are, where that depends on what is asked for.
+    """
+    own = {arm: replace(run, curriculum=run.curriculum[len(shared) :]) for arm, run in runs.items()}
+    budgets = {arm: budget(run) for arm, run in own.items()}
+    found = train_arms(workdir, runs, options, tell, shared=shared)
     comparison = Comparison(tuple(runs), tuple(found))
     return Outcome(
         experiment=experiment.name,
         question=experiment.question,
         answer=answer(comparison),
-        setting=setting_in_words(experiment, runs, options) | dict(more),
+        setting=setting_in_words(arms or experiment.arms, runs, options) | _shared_in_words(shared) | dict(more),
         tables=(*score_tables(comparison), run_table(comparison, budgets)),
         figures=(score_figure(comparison), loss_figure(found)),
         measured=tuple(asdict(run) for run in found),
     )
 
 
-def setting_in_words(experiment: Experiment, runs: Mapping[str, RunConfig], options: Options) -> dict[str, str]:
+def _shared_in_words(shared: tuple[str, ...]) -> dict[str, str]:
+    return {"shared": f"{', '.join(shared)}: trained once for each seed, before the arms"} if shared else {}
+
+
+def setting_in_words(arms: Mapping[str, str], runs: Mapping[str, RunConfig], options: Options) -> dict[str, str]:
     """On what arms were trained and scored."""
     run = next(iter(runs.values()))
     parts = (("encoder", run.model.encoder), ("decoder", run.model.decoder))
     sizes = ", ".join(f"{name} of {part.layers} layers, width {part.width}" for name, part in parts)
     return {
-        **{arm: experiment.arms[arm] for arm in runs},
+        **{arm: words for arm, words in arms.items() if arm in runs},
         "model": f"{sizes}; from {_beginning(run, options)}",
         "data": run.data,
         "benchmark": str(options.benchmark) if options.benchmark else "none",
