@@ -7,8 +7,9 @@ from typing import Any
 import plotly.graph_objects as go
 
 from mufun_jax.experiment.outcome import Line, ResultFigure
-from mufun_jax.report.figures import CLEAR, FONT, Chart, Entry
-from mufun_jax.report.palette import AXIS, GRID, INK, QUIET, SURFACE, series
+from mufun_jax.report.figures import Chart, Entry
+from mufun_jax.report.layout import AXIS_LINES, base_layout
+from mufun_jax.report.palette import INK, series
 from mufun_jax.report.wording import for_figure
 
 _HEIGHT = 330  # pixels
@@ -22,21 +23,12 @@ def charts(figures: Sequence[ResultFigure]) -> list[Chart]:
 
 def _chart(id: str, figure: ResultFigure) -> Chart:
     traces = [_trace(figure.kind, number, line) for number, line in enumerate(figure.lines)]
-    axis = {"linecolor": AXIS, "tickcolor": AXIS, "gridcolor": GRID, "zeroline": False, "automargin": True}
+    axis = AXIS_LINES | {"zeroline": False, "automargin": True}
     numbers = all(isinstance(x, int | float) for line in figure.lines for x in line.x)
     drawn = go.Figure(
         traces,
-        {
-            "template": {},
-            "height": _HEIGHT,
-            "margin": {"l": 52, "r": 20, "t": 10, "b": 40},
-            "paper_bgcolor": CLEAR,
-            "plot_bgcolor": CLEAR,
-            "font": {"family": FONT, "size": 12, "color": QUIET},
-            "hoverlabel": {"bgcolor": SURFACE, "bordercolor": AXIS, "font": {"color": INK, "family": FONT, "size": 12}},
-            "hovermode": "closest",
-            "showlegend": False,
-            "modebar": {"bgcolor": CLEAR, "color": QUIET, "activecolor": INK},
+        base_layout(_HEIGHT, left=52, right=20, top=10, bottom=40)
+        | {
             "xaxis": axis
             | {"showgrid": False, "showline": True, "type": "linear" if numbers else "category"}
             | {"title": {"text": for_figure(figure.x_title)}},

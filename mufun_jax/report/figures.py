@@ -9,8 +9,9 @@ import plotly.graph_objects as go
 from jaxtyping import Float64
 
 from mufun_jax.report.history import History
+from mufun_jax.report.layout import AXIS_LINES, base_layout
 from mufun_jax.report.marks import Mark, marks, skipped_marks
-from mufun_jax.report.palette import AXIS, GRID, IDLE, INK, QUIET, SERIES, SURFACE, series
+from mufun_jax.report.palette import IDLE, INK, SERIES, SURFACE, series
 from mufun_jax.report.series import Curve, Smoothing, part_curve, parts, share_of, whole_curve
 from mufun_jax.report.wording import for_figure, percent, short
 
@@ -22,8 +23,6 @@ _KINDS = {
     "damaged": "damaged checkpoint",
     "skipped": "skipped step",
 }
-CLEAR = "rgba(0,0,0,0)"
-FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, sans-serif"
 
 
 @dataclass(frozen=True)
@@ -241,7 +240,7 @@ def _marks(shown: Sequence[Mark]) -> go.Scatter:
 
 def _layout(history: History, shown: Sequence[Mark], *, height: int, yaxis: Mapping[str, Any]) -> dict[str, Any]:
     """What all charts over the steps have: stages as bands, restarts and rollbacks as lines."""
-    axis = {"linecolor": AXIS, "tickcolor": AXIS, "gridcolor": GRID, "zeroline": False, "automargin": True}
+    axis = AXIS_LINES | {"zeroline": False, "automargin": True}
     bands = [
         {
             "type": "rect",
@@ -266,23 +265,11 @@ def _layout(history: History, shown: Sequence[Mark], *, height: int, yaxis: Mapp
     ]
     first, last = (int(history.steps.global_step[place]) for place in (0, -1))
     edge = max(0.5, 0.004 * (last - first))
-    return {
-        "template": {},
-        "height": height,
-        "margin": {"l": 44, "r": 20, "t": 10, "b": 30},
-        "paper_bgcolor": CLEAR,
-        "plot_bgcolor": CLEAR,
-        "font": {"family": FONT, "size": 12, "color": QUIET},
+    base = base_layout(height, left=44, right=20, top=10, bottom=30)
+    return base | {
         "hovermode": "x unified",
         "hoverdistance": 24,
-        "hoverlabel": {
-            "bgcolor": SURFACE,
-            "bordercolor": AXIS,
-            "font": {"color": INK, "family": FONT, "size": 12},
-            "namelength": 40,
-        },
-        "showlegend": False,
-        "modebar": {"bgcolor": CLEAR, "color": QUIET, "activecolor": INK},
+        "hoverlabel": base["hoverlabel"] | {"namelength": 40},
         "xaxis": axis
         | {
             "showgrid": False,

@@ -4,8 +4,9 @@ from typing import Any
 
 import plotly.graph_objects as go
 
-from mufun_jax.report.figures import CLEAR, FONT, Chart, Entry
-from mufun_jax.report.palette import AXIS, BAD, GRID, IDLE, INK, QUIET, SERIES, SURFACE, WARNING
+from mufun_jax.report.figures import Chart, Entry
+from mufun_jax.report.layout import AXIS_LINES, base_layout
+from mufun_jax.report.palette import BAD, IDLE, SERIES, WARNING
 from mufun_jax.report.sessions import Session, WallTime
 from mufun_jax.report.wording import duration, for_figure
 
@@ -67,24 +68,11 @@ def _title(session: Session) -> str:
 
 
 def _layout(rows: int) -> dict[str, Any]:
-    axis = {"linecolor": AXIS, "tickcolor": AXIS, "gridcolor": GRID, "zeroline": False, "automargin": True}
-    return {
-        "template": {},
-        "height": 44 + 30 * rows,
-        "margin": {"l": 8, "r": 12, "t": 6, "b": 26},
-        "paper_bgcolor": CLEAR,
-        "plot_bgcolor": CLEAR,
+    axis = AXIS_LINES | {"zeroline": False, "automargin": True}
+    base = base_layout(44 + 30 * rows, left=8, right=12, top=6, bottom=26)
+    return base | {
         "barmode": "overlay",
-        "font": {"family": FONT, "size": 12, "color": QUIET},
-        "hovermode": "closest",
-        "hoverlabel": {
-            "bgcolor": SURFACE,
-            "bordercolor": AXIS,
-            "font": {"color": INK, "family": FONT},
-            "align": "left",
-        },
-        "showlegend": False,
-        "modebar": {"bgcolor": CLEAR, "color": QUIET, "activecolor": INK},
+        "hoverlabel": base["hoverlabel"] | {"align": "left"},
         "xaxis": axis | {"rangemode": "tozero"},
         "yaxis": axis | {"type": "category", "autorange": "reversed", "showgrid": False, "visible": rows > 1},
     }

@@ -9,8 +9,9 @@ from mufun_jax.evaluate.benchmark_report.report import BenchmarkReport, Publishe
 from mufun_jax.evaluate.benchmark_report.table import CONDITION_NAMES, WAY_NAMES
 from mufun_jax.evaluate.benchmark_scores.scores import SetScore
 from mufun_jax.evaluate.statistics import Accuracy
-from mufun_jax.report.figures import CLEAR, FONT, Chart, Entry
-from mufun_jax.report.palette import AXIS, GRID, IDLE, INK, QUIET, SURFACE, series
+from mufun_jax.report.figures import Chart, Entry
+from mufun_jax.report.layout import AXIS_LINES, CLEAR, base_layout
+from mufun_jax.report.palette import AXIS, IDLE, INK, SURFACE, series
 from mufun_jax.report.wording import for_figure
 
 _OURS = 0  # the colour of the run among the series; those after it are the published models'
@@ -44,13 +45,12 @@ def _radar(report: BenchmarkReport) -> Chart | None:
         legend.append(Entry("no audio", "idle", (len(traces),)))
         traces.append(_ring(names, silent, IDLE, name="no audio", width=1.5, dash="dot"))
     figure = go.Figure(traces, _layout(430))
-    polar_axis = {"linecolor": AXIS, "gridcolor": GRID, "tickcolor": AXIS}
     figure.update_layout(
         margin={"l": 70, "r": 70, "t": 30, "b": 30},
         polar={
             "bgcolor": CLEAR,
-            "angularaxis": polar_axis | {"direction": "clockwise", "rotation": 90, "tickfont": {"color": INK}},
-            "radialaxis": polar_axis
+            "angularaxis": AXIS_LINES | {"direction": "clockwise", "rotation": 90, "tickfont": {"color": INK}},
+            "radialaxis": AXIS_LINES
             | {"range": [0, 100], "tickvals": [25, 50, 75, 100], "angle": 90, "tickangle": 90, "showline": False}
             | {"tickfont": {"size": 10}},
         },
@@ -198,22 +198,11 @@ def _bars(
 
 
 def _layout(height: int) -> dict[str, Any]:
-    return {
-        "template": {},
-        "height": height,
-        "margin": {"l": 20, "r": 24, "t": 10, "b": 34},
-        "paper_bgcolor": CLEAR,
-        "plot_bgcolor": CLEAR,
-        "font": {"family": FONT, "size": 12, "color": QUIET},
-        "hoverlabel": {"bgcolor": SURFACE, "bordercolor": AXIS, "font": {"color": INK, "family": FONT, "size": 12}},
-        "hovermode": "closest",
-        "showlegend": False,
-        "modebar": {"bgcolor": CLEAR, "color": QUIET, "activecolor": INK},
-    }
+    return base_layout(height, left=20, right=24, top=10, bottom=34)
 
 
 def _percent_axis() -> dict[str, Any]:
-    axis = {"linecolor": AXIS, "tickcolor": AXIS, "gridcolor": GRID, "zeroline": True, "zerolinecolor": AXIS}
+    axis = AXIS_LINES | {"zeroline": True, "zerolinecolor": AXIS}
     return axis | {"range": [0, 101], "tickvals": [0, 25, 50, 75, 100], "fixedrange": True}
 
 
