@@ -1,18 +1,14 @@
-"""The page: one HTML file that needs nothing else, no network either."""
+"""The page of a run."""
 
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from importlib.resources import files
 
 import numpy as np
-from markupsafe import Markup
-from plotly.offline import get_plotlyjs
 
 from mufun_jax.report.events import Event
 from mufun_jax.report.figures import Chart, loss_chart, step_charts
 from mufun_jax.report.history import History
-from mufun_jax.report.page_parts import figures_json, page_environment, script_hash
-from mufun_jax.report.palette import SERIES, css_variables
+from mufun_jax.report.page_parts import FOLDER, render_page
 from mufun_jax.report.timeline import timeline_chart
 from mufun_jax.report.wording import duration, percent, short
 
@@ -38,21 +34,14 @@ class EventRow:
 
 
 def make_page(history: History, now: float) -> str:
-    """The page as HTML. `now` is when it is made, in seconds since the epoch.
-
-    Names and messages in the files may be anyone's: they are escaped here, and the page's policy lets no script run
-    but its own two, and nothing be fetched.
-    """
+    """The page as HTML (see `render_page`). `now` is when it is made, in seconds since the epoch."""
     loss, charts = loss_chart(history), step_charts(history)
     timeline = timeline_chart(history.time) if history.time else None
-    shown = [chart for chart in (loss, *charts, timeline) if chart]
-    folder = files("mufun_jax") / "report"
-    library, script = get_plotlyjs(), (folder / "page.js").read_text(encoding="utf-8")
-    assert "</script" not in library
-    environment = page_environment()
-    environment.filters |= {"duration": duration, "percent": percent, "short": short, "moment": moment}
-    template = environment.from_string((folder / "page.html").read_text(encoding="utf-8"))
-    return template.render(
+    return render_page(
+        FOLDER / "page.html",
+        [chart for chart in (loss, *charts, timeline) if chart],
+        filters={"duration": duration, "percent": percent, "short": short, "moment": moment},
+        script=FOLDER / "page.js",
         history=history,
         made=now,
         tiles=tiles(history, loss),
@@ -60,14 +49,6 @@ def make_page(history: History, now: float) -> str:
         loss=loss,
         charts=charts,
         timeline=timeline,
-        colours=len(SERIES),
-        light=Markup(css_variables(dark=False)),
-        dark=Markup(css_variables(dark=True)),
-        style=Markup((folder / "page.css").read_text(encoding="utf-8")),
-        figures=figures_json(shown),
-        library=Markup(library),
-        script=Markup(script),
-        hashes=[script_hash(library), script_hash(script)],
     )
 
 

@@ -11,6 +11,7 @@ import pytest
 from mufun_jax.report.history import read_history
 from mufun_jax.report.page import make_page
 from tests.report.rich_run import START, RichRun
+from tests.serve.browser import browser
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 
@@ -79,3 +80,28 @@ def test_neither_a_name_nor_a_foreign_script_does_anything(tmp_path):
     assert "<b>bold" not in drawn
     assert "font-weight" not in "".join(re.findall(r"<tspan[^>]*>bold", drawn)), "nor does Plotly make it bold"
     assert re.search(r"<text[^>]*>&lt;img src=x", drawn), "the stage's name above its curve"
+
+
+def test_curves_zoom_together_and_have_switches(tmp_path):
+    RichRun(tmp_path, steps=600, ends=False).write()
+    path = tmp_path / "report.html"
+    path.write_text(make_page(read_history(tmp_path, now=START), now=START))
+    with browser(tmp_path / "profile") as page:
+        page.open(path.as_uri(), 1360, 900)
+        page.wait("document.documentElement.dataset.drawn")
+        layout = "document.getElementById('{}')._fullLayout"
+        ids = page.run("[...document.querySelectorAll('.figure')].map(figure => figure.id)")
+        loss, other = layout.format("loss"), layout.format(next(id for id in ids if id not in ("loss", "timeline")))
+        whole, session = page.run(f"{other}.xaxis.range"), page.run(f"{layout.format('timeline')}.xaxis.range")
+        page.run("Plotly.relayout('loss', { 'xaxis.range[0]': 100, 'xaxis.range[1]': 200 }).then(() => 1)")
+        page.wait(f"{other}.xaxis.range[0] === 100 && {other}.xaxis.range[1] === 200")
+        assert page.run(f"{layout.format('timeline')}.xaxis.range") == session
+        assert page.run(f"{loss}.xaxis.range") == [100, 200] != whole
+        page.run("document.querySelector('[data-log=loss]').click()")
+        page.wait(f"{loss}.yaxis.type === 'log'")
+        assert page.run(f"{loss}.xaxis.range") == [100, 200], "is still zoomed"
+        page.run("document.querySelector('[data-figure=loss]').click()")
+        page.wait("document.getElementById('loss')._fullData.some(trace => trace.visible === false)")
+        assert page.run("document.querySelector('[data-figure=loss]').getAttribute('aria-pressed')") == "false"
+        assert page.run(f"{loss}.yaxis.type") == "log"
+        assert page.run("document.documentElement.dataset.error === undefined")

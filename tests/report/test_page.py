@@ -5,12 +5,14 @@ import html
 import json
 import re
 import time
+import tomllib
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+import mufun_jax
 from mufun_jax import report_command
 from mufun_jax.report.events import Event
 from mufun_jax.report.figures import PANELS, loss_chart
@@ -188,6 +190,10 @@ def test_wording():
     assert for_figure("<b>x</b>\n" + "y" * 99) == "&lt;b&gt;x&lt;/b&gt; " + "y" * 38 + "…"
 
 
-def test_the_page_is_part_of_the_package():
-    project = (Path(__file__).parent.parent.parent / "pyproject.toml").read_text()
-    assert '"report/page.*"' in project
+def test_what_pages_are_made_of_is_part_of_the_package():
+    root = Path(mufun_jax.__file__).parent
+    project = tomllib.loads((root.parent / "pyproject.toml").read_text())
+    packed = {path for glob in project["tool"]["setuptools"]["package-data"]["mufun_jax"] for path in root.glob(glob)}
+    needed = {path for kind in ("html", "css", "js", "json") for path in root.rglob(f"*.{kind}")}
+    assert len(needed) > 10
+    assert needed <= packed

@@ -2,9 +2,6 @@
 
 from importlib.resources import files
 
-from markupsafe import Markup
-from plotly.offline import get_plotlyjs
-
 from mufun_jax.evaluate.benchmark_report.figures import charts
 from mufun_jax.evaluate.benchmark_report.report import (
     BenchmarkReport,
@@ -17,37 +14,27 @@ from mufun_jax.evaluate.benchmark_report.report import (
 )
 from mufun_jax.evaluate.benchmark_report.table import CONDITION_NAMES, WAY_NAMES
 from mufun_jax.report.page import Tile
-from mufun_jax.report.page_parts import figures_json, page_environment, script_hash
-from mufun_jax.report.palette import SERIES, css_variables
+from mufun_jax.report.page_parts import FOLDER, render_page
 
 _LONGEST_TEXT = 1_200  # characters of a question or reply among the examples
 
 
 def benchmark_page(report: BenchmarkReport, made: str) -> str:
-    """The page as HTML. `made` is when, in words.
-
-    Questions, replies and names are strangers': they are escaped here, and the page's policy lets no script run but its
-    own two, and nothing be fetched.
-    """
-    own, shared = files("mufun_jax.evaluate.benchmark_report"), files("mufun_jax") / "report"
-    library, script = get_plotlyjs(), (own / "page.js").read_text(encoding="utf-8")
-    assert "</script" not in library
-    style = "".join(
-        (folder / name).read_text(encoding="utf-8") for folder, name in ((shared, "page.css"), (own, "page.css"))
-    )
-    environment = page_environment()
-    environment.filters |= {
-        "accuracy": accuracy_text,
-        "always": always_text,
-        "interval": interval_text,
-        "share": share_text,
-        "heard": is_heard,
-        "unreadable": unreadable_text,
-        "shortened": shortened,
-    }
-    template = environment.from_string((own / "page.html").read_text(encoding="utf-8"))
-    shown = charts(report)
-    return template.render(
+    """The page as HTML (see `render_page`). `made` is when, in words."""
+    shown, own = charts(report), files("mufun_jax.evaluate.benchmark_report")
+    return render_page(
+        own / "page.html",
+        shown,
+        filters={
+            "accuracy": accuracy_text,
+            "always": always_text,
+            "interval": interval_text,
+            "share": share_text,
+            "heard": is_heard,
+            "unreadable": unreadable_text,
+            "shortened": shortened,
+        },
+        styles=[FOLDER / "findings.css", own / "page.css"],
         report=report,
         scores=report.scores,
         made=made,
@@ -55,14 +42,6 @@ def benchmark_page(report: BenchmarkReport, made: str) -> str:
         charts={chart.id: chart for chart in shown},
         ways=WAY_NAMES,
         conditions={condition: CONDITION_NAMES[condition] for condition in report.scores.overall.baselines},
-        colours=len(SERIES),
-        light=Markup(css_variables(dark=False)),
-        dark=Markup(css_variables(dark=True)),
-        style=Markup(style),
-        figures=figures_json(shown),
-        library=Markup(library),
-        script=Markup(script),
-        hashes=[script_hash(library), script_hash(script)],
     )
 
 
