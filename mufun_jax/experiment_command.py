@@ -36,7 +36,8 @@ def experiment(
     ] = None,
     preset: Annotated[str | None, typer.Option(help="Model sizes in the place of the config's.")] = None,
     checkpoint: Annotated[
-        str | None, typer.Option("--checkpoint", "--model", help="Look at this model, where nothing is trained.")
+        list[str] | None,
+        typer.Option("--checkpoint", "--model", help="Look at this model, where nothing is trained. Repeatable."),
     ] = None,
     whisper: Annotated[
         str | None, typer.Option(help="Begin with this Whisper's encoder, frozen: a file, a folder, or `base`.")
@@ -50,6 +51,9 @@ def experiment(
     ] = None,
     held_out_soundfont: Annotated[
         Path | None, typer.Option(help="Soundfont (.sf2) that plays what models are scored on, and nothing else.")
+    ] = None,
+    limit: Annotated[
+        int | None, typer.Option(help="Ask so many questions of each task, from all over it.", min=1)
     ] = None,
     task: Annotated[list[str] | None, typer.Option(help="Only this task of it. Repeatable.")] = None,
     replace_: Annotated[
@@ -78,8 +82,8 @@ def experiment(
         show(line for each in EXPERIMENTS.values() for line in _described(each))
         return
     found = find_experiment(name)
-    if checkpoint is not None and found.trains:
-        raise UserError(f"{name} trains its models; begin them from one with --set initial_model={checkpoint}")
+    if checkpoint and found.trains:
+        raise UserError(f"{name} trains its models; begin them from one with --set initial_model={checkpoint[0]}")
     check_libraries()
     workdir = workdir or Path("runs/experiments") / name
     run, encoder = _run_config(config, found.defaults.config, set_ or [], preset), None
@@ -103,8 +107,9 @@ def experiment(
     options = Options(
         run,
         tuple(range(run.seed, run.seed + (seeds or found.seeds))),
-        checkpoint=checkpoint,
+        checkpoints=tuple(checkpoint or ()),
         benchmark=benchmark,
+        limit=limit,
         tasks=tuple(task or ()),
         arms=tuple(arm or ()),
         quick=quick,

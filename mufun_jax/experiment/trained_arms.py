@@ -13,8 +13,8 @@ from mufun_jax.config import RunConfig
 from mufun_jax.config_file import to_json
 from mufun_jax.errors import UserError
 from mufun_jax.evaluate.run import evaluate
-from mufun_jax.evaluate.tasks import Item, load_items
-from mufun_jax.experiment.experiment import Options, Tell
+from mufun_jax.evaluate.tasks import Item
+from mufun_jax.experiment.experiment import Options, Tell, asked_items
 from mufun_jax.experiment.finished import Finished
 from mufun_jax.experiment.whisper_start import whisper_digest, write_start
 from mufun_jax.generate.chat import MuFun
@@ -70,7 +70,7 @@ def train_arms(
     of an arm's steps only the others are then its own. A step that cannot be right ends its arm, not the others.
     Raises UserError where there is nothing to score models on.
     """
-    items = _items(options) if scored else {}
+    items = asked_items(options) if scored else {}
     keep_programs(workdir / "compiled", jax.devices()[0].platform)  # one place for all arms
     trained = {arm: replace(run, curriculum=run.curriculum[len(shared) :]) for arm, run in runs.items()}
     before = replace(next(iter(runs.values())), curriculum=shared) if shared else None
@@ -130,12 +130,6 @@ def _a_step(run: RunConfig, name: str) -> int:
     return run.stages[name].rows * run.stages[name].positions
 
 
-def _items(options: Options) -> dict[str, list[Item]]:
-    if options.benchmark is None:
-        raise UserError("nothing to score models on: give --benchmark")
-    return load_items(options.benchmark, list(options.tasks) or None)
-
-
 def _setting(run: RunConfig, options: Options, scored: bool) -> dict[str, Any]:
     """What makes two runs the same one. The data is checked by training itself."""
     setting: dict[str, Any] = {"run": to_json(run)}
@@ -145,6 +139,8 @@ def _setting(run: RunConfig, options: Options, scored: bool) -> dict[str, Any]:
         assert options.benchmark is not None
         setting["benchmark"] = hashlib.sha256(options.benchmark.read_bytes()).hexdigest()
         setting["tasks"] = list(options.tasks)
+        if options.limit is not None:
+            setting["limit"] = options.limit
     return setting
 
 

@@ -15,7 +15,7 @@ EXPERIMENT = ContextBoundary()
 
 @pytest.fixture
 def options(tiny_checkpoint):
-    return Options(load_run_config("configs/nano.py"), checkpoint=str(tiny_checkpoint))
+    return Options(load_run_config("configs/nano.py"), checkpoints=(str(tiny_checkpoint),))
 
 
 def perform(options, workdir):
@@ -31,7 +31,7 @@ def fails(outcome):
 
 @pytest.fixture(scope="module")
 def outcome(tiny_checkpoint, tmp_path_factory):
-    options = Options(load_run_config("configs/nano.py"), checkpoint=str(tiny_checkpoint))
+    options = Options(load_run_config("configs/nano.py"), checkpoints=(str(tiny_checkpoint),))
     return perform(options, tmp_path_factory.mktemp("boundary"))
 
 

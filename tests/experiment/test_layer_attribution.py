@@ -57,7 +57,7 @@ def model(checkpoint):
 
 @pytest.fixture
 def options(tiny_corpus, checkpoint, benchmark):
-    return Options(tiny_run(tiny_corpus), checkpoint=str(checkpoint), benchmark=benchmark)
+    return Options(tiny_run(tiny_corpus), checkpoints=(str(checkpoint),), benchmark=benchmark)
 
 
 def ignore(done, total, note):
@@ -142,6 +142,49 @@ def test_what_each_layer_gives_is_measured_once(options, tmp_path, monkeypatch):
     assert LayerAttribution().run(tmp_path, options, ignore) == outcome
 
 
+def test_several_models_are_means_and_spreads(options, checkpoint, tmp_path, monkeypatch):
+    """The second model never hears: it says no to everything, and is right of the six tones."""
+    deaf = tmp_path / "deaf"
+    config = replace(SMALLEST, encoder=tiny_encoder(layers=1, taps=(0, 1)))
+    params = random_params(config)
+    linear = params["connector"]["linear1"]
+    params["connector"]["linear1"] = linear | {"kernel": 0 * linear["kernel"]}
+    save_model(deaf, config, params, load_tokenizer("nano"))
+
+    def answers(model, questions, progress):
+        hears = bool(np.any(np.asarray(model.params["connector"]["linear1"]["kernel"])[:24]))
+        return ["yes" if hears and int(question.audio_files[0].stem) % 2 else "no" for question in questions]
+
+    monkeypatch.setattr(layer_attribution, "answer_all", answers)
+    two, told = replace(options, checkpoints=(str(checkpoint), str(deaf)), arms=("removed", "probes")), []
+    outcome = LayerAttribution().run(tmp_path / "two", two, lambda *said: told.append(said))
+    accuracy, changes, probes = outcome.tables
+    assert accuracy.rows[0][2:5] == (0.75, 0.5, 0.75)
+    # Layer 0 costs the first model half, the second nothing: their standard deviation is 0.5 / sqrt(2).
+    assert changes.rows[0][2] == -0.25
+    assert changes.rows[0][5] == pytest.approx(0.5 / 2**0.5)
+    assert probes.rows[0][:3] == ("kind", 12, 1.0)
+    assert {run["model"] for run in outcome.measured} == {0, 1}
+    assert {note.split(",")[0] for *_, note in told} == {"model 1", "model 2"}
+    with pytest.raises(UserError, match="2 checkpoints, and this experiment looks at one"):
+        _ = two.checkpoint
+
+
+def test_so_many_questions_of_each_task_are_asked(options, tmp_path, monkeypatch):
+    asked = []
+
+    def answers(model, questions, progress):
+        asked.append([question.audio_files[0].stem for question in questions])
+        return ["no"] * len(questions)
+
+    monkeypatch.setattr(layer_attribution, "answer_all", answers)
+    some = replace(options, limit=3, arms=("removed", "probes"), tasks=("kind",))
+    outcome = LayerAttribution().run(tmp_path, some, ignore)
+    assert asked == [["0", "4", "8"]] * 3, "from all over the task"
+    assert outcome.tables[0].rows[0][1] == 3
+    assert outcome.tables[2].rows[0][1] == 12, "probes are fitted to all songs"
+
+
 def test_a_real_model_is_asked(options, tmp_path):
     quick = replace(options, quick=True, arms=("removed",), tasks=("rare",))
     outcome = LayerAttribution().run(tmp_path, quick, ignore)
@@ -150,8 +193,8 @@ def test_a_real_model_is_asked(options, tmp_path):
 
 def test_what_is_missing_is_said(options, tmp_path, monkeypatch):
     with pytest.raises(UserError, match="looks at a trained model: give --checkpoint"):
-        LayerAttribution().run(tmp_path, replace(options, checkpoint=None), ignore)
-    with pytest.raises(UserError, match="nothing to ask the model: give --benchmark"):
+        LayerAttribution().run(tmp_path, replace(options, checkpoints=()), ignore)
+    with pytest.raises(UserError, match="nothing to ask models: give --benchmark"):
         LayerAttribution().run(tmp_path, replace(options, benchmark=None), ignore)
     monkeypatch.setattr(layer_attribution, "find_spec", lambda name: None)
     with pytest.raises(UserError, match=r"probes need scikit-learn.*mufun_jax\[experiment\]"):

@@ -142,6 +142,7 @@ def test_layers_are_ablated_with_every_seed(options, trained, tmp_path):
     assert accuracy.rows[0][2:5] == pytest.approx((0.5, 0.6, 0.55))
     assert differences.rows[0][:3] == ("height", "last layer", pytest.approx(-0.25))
     low, high = differences.rows[0][3:]
+    assert isinstance(low, float) and isinstance(high, float)
     assert low < -0.9 and high > 0.9, "two seeds that agree are no proof"
     assert outcome.answer == "last layer against tapped layers, over 2 seeds: not told apart at height."
     by_arm: dict[Any, Any] = {row[0]: row for row in training.rows}
@@ -205,7 +206,7 @@ def test_a_connector_that_does_not_learn_says_why(options, tmp_path, rate, why):
 
 
 def test_a_benchmark_is_asked_for(options, tmp_path):
-    with pytest.raises(UserError, match="nothing to score models on: give --benchmark"):
+    with pytest.raises(UserError, match="nothing to ask models: give --benchmark"):
         LayerAblation().run(tmp_path, replace(options, benchmark=None), ignore)
 
 
