@@ -81,7 +81,7 @@ def test_arms_are_what_is_asked_for(run, compared, tmp_path):
         tmp_path, Options(run, replacements=("train_excerpts=",), arms=("train_excerpts by nothing",)), ignore
     )
     assert list(compared["runs"]) == ["train_excerpts by nothing"]
-    with pytest.raises(UserError, match=r"open-data has no arm 'whole mix' \(did you mean 'whole mixture'\?\); there are whole mixture, "):
+    with pytest.raises(UserError, match=r"no arm 'whole mix' \(did you mean 'whole mixture'\?\); there are whole mix"):
         OpenData().run(tmp_path, Options(run, arms=("whole mix",)), ignore)
 
 
