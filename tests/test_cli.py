@@ -191,6 +191,8 @@ def test_mistakes_of_prepare(run, tiny_corpus, tmp_path):
         ((manifest, *out, "--evaluation", tmp_path / "no.json"), "no.json: no such manifest"),
         (("--tfds", "gtzam", *out), "no export of 'gtzam' (did you mean 'gtzan'?)"),
         (("score-corpus", "--out", "gs://bucket/x"), "score-corpus writes audio files there first"),
+        (("x.json", "--held-out-soundfont", "x.sf2", *out), "--held-out-soundfont is for score-corpus, which is not"),
+        (("score-corpus", "--held-out-soundfont", "none.sf2", *out), "no soundfont none.sf2; Debian's"),
     ):
         code, _, err = run("prepare", *arguments)
         assert code == 2, (arguments, err)

@@ -45,6 +45,23 @@ def test_the_list_names_every_experiment_and_arm(run):
             assert f"    {arm}: {what}" in out
 
 
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("curriculum", "--replace", "a=b"), "--replace is of open-data: curriculum replaces nothing"),
+        (("curriculum", "--checkpoint", "a"), "curriculum trains its models; begin them from one with --set initial_"),
+        (("context-boundary", "--held-out-soundfont", "a.sf2"), "--held-out-soundfont is for the score corpus that is"),
+        (("curriculum", "--data", "d", "--held-out-soundfont", "a.sf2"), "it does not go with --data"),
+        (("context-boundary", "--whisper", "base"), "context-boundary trains nothing"),
+        (("context-boundary", "--checkpoint", "a", "--checkpoint", "b"), "2 checkpoints, and this experiment looks at"),
+    ],
+)
+def test_options_that_would_do_nothing_are_refused(run, tmp_path, arguments, said):
+    code, _, error = run("experiment", *arguments, "--workdir", tmp_path / "work")
+    assert code == 2
+    assert said in error
+
+
 def test_a_record_is_of_its_setting_only(tmp_path):
     finished = Finished(tmp_path, "four layers", 3, {"a": {"b": (1, 2)}})
     assert finished.read() is None
