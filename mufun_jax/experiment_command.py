@@ -75,8 +75,8 @@ def experiment(
     """
     from mufun_jax.experiment.experiment import Options
     from mufun_jax.experiment.open_data import OpenData
-    from mufun_jax.experiment.outcome_folder import check_libraries
     from mufun_jax.experiment.registry import EXPERIMENTS, find_experiment
+    from mufun_jax.report.written import check_libraries
 
     if name == "list":
         show(line for each in EXPERIMENTS.values() for line in _described(each))
@@ -84,7 +84,7 @@ def experiment(
     found = find_experiment(name)
     if checkpoint and found.trains:
         raise UserError(f"{name} trains its models; begin them from one with --set initial_model={checkpoint[0]}")
-    check_libraries()
+    check_libraries("the report")
     workdir = workdir or Path("runs/experiments") / name
     run, encoder = _run_config(config, found.defaults.config, set_ or [], preset), None
     if whisper is not None:

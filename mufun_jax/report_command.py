@@ -1,13 +1,12 @@
 """What `mufun report` does: reads a run's workdir and writes a page about it."""
 
 import time
-from importlib.util import find_spec
 from pathlib import Path
 
 from rich.console import Console
 
 from mufun_jax.commands import show
-from mufun_jax.errors import UserError
+from mufun_jax.report.written import check_libraries, write_texts
 
 
 def report(workdir: Path, out: Path | None) -> None:
@@ -15,9 +14,7 @@ def report(workdir: Path, out: Path | None) -> None:
 
     Raises UserError where no run is, a file of it is damaged, or a library is missing.
     """
-    for library, name in (("plotly", "Plotly"), ("jinja2", "Jinja2")):
-        if find_spec(library) is None:
-            raise UserError(f"mufun report needs {name}, which is not installed: pip install 'mufun_jax[report]'")
+    check_libraries("mufun report")
     from mufun_jax.report.history import read_history
     from mufun_jax.report.page import make_page
 
@@ -25,8 +22,5 @@ def report(workdir: Path, out: Path | None) -> None:
     with Console(stderr=True).status(f"Reading {workdir}"):
         now = time.time()
         text = make_page(read_history(workdir, now), now)
-    page.parent.mkdir(parents=True, exist_ok=True)
-    aside = page.with_name(page.name + ".partial")
-    aside.write_text(text, encoding="utf-8")
-    aside.rename(page)
+    write_texts(page.parent, {page.name: text})
     show([f"The report is in {page}"])

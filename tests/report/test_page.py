@@ -13,7 +13,6 @@ import numpy as np
 import pytest
 
 import mufun_jax
-from mufun_jax import report_command
 from mufun_jax.report.events import Event
 from mufun_jax.report.figures import PANELS, loss_chart
 from mufun_jax.report.history import read_history
@@ -175,7 +174,7 @@ def test_a_folder_without_a_run_is_refused_in_a_line(run, tmp_path):
 
 
 def test_a_missing_library_is_named_with_its_extra(run, workdir, monkeypatch):
-    monkeypatch.setattr(report_command, "find_spec", lambda name: None if name == "plotly" else True)
+    monkeypatch.setattr("mufun_jax.report.written.find_spec", lambda name: None if name == "plotly" else True)
     code, _, err = run("report", workdir)
     assert code == 2
     assert err == "error: mufun report needs Plotly, which is not installed: pip install 'mufun_jax[report]'\n"

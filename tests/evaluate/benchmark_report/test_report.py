@@ -13,7 +13,6 @@ from rich.console import Console
 
 from mufun_jax.errors import UserError
 from mufun_jax.evaluate.benchmark_question import BadRow
-from mufun_jax.evaluate.benchmark_report import report_folder
 from mufun_jax.evaluate.benchmark_report.examples import examples
 from mufun_jax.evaluate.benchmark_report.page import shortened
 from mufun_jax.evaluate.benchmark_report.report import is_heard, make_report
@@ -46,7 +45,7 @@ def printed(report, width=100):
 
 def written(report, folder):
     """The JSON, the Markdown and the page without Plotly's own code."""
-    files = write_report(folder, report, now=1_700_000_000)
+    files = write_report(folder, report, now=1_700_000_000.0)
     assert [path.name for path in files] == ["report.json", "report.md", "report.html"]
     page = files[2].read_text()
     library = max(re.findall(r"<script>.*?</script>", page, flags=re.DOTALL), key=len)
@@ -335,7 +334,7 @@ def test_a_long_text_says_what_is_left_out():
 
 
 def test_a_missing_library_is_named_before_anything_is_written(monkeypatch, tmp_path):
-    monkeypatch.setattr(report_folder, "find_spec", lambda name: None if name == "plotly" else object())
+    monkeypatch.setattr("mufun_jax.report.written.find_spec", lambda name: None if name == "plotly" else object())
     with pytest.raises(UserError, match=r"the report needs Plotly, which is not installed: pip install"):
         write_report(tmp_path / "out", mine([]), now=0.0)
     assert not Path(tmp_path / "out").exists()
